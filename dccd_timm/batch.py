@@ -1,0 +1,47 @@
+"""What crosses the stages: a batch of views, and progress.
+
+Axes: B images of one rank's batch, V views of each image, C channels, H and W pixels, K classes.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """One loader batch, sample-first, so that no slice of axis 0 can separate the views of an image.
+
+    ``views`` [B, V, C, H, W], ``target`` [B] class indices or [B, K] soft targets. ``skipped`` names the samples that
+    could not be read and were replaced; ``fatal`` is a problem that has to stop the run.
+    """
+
+    views: Tensor
+    target: Tensor
+    skipped: list[str] = field(default_factory=list)
+    fatal: str | None = None
+
+
+@dataclass
+class Progress:
+    """Where a training stands after an epoch; ``losses`` are means over the epoch, ``lr`` of the last update."""
+
+    epoch: int
+    updates: int
+    losses: dict[str, float]
+    lr: float
+    views_per_second: float
+    skipped: int = 0
+
+
+def fold_views(views: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn sample-first views into timm's view-major order: row v * B + b is view v of image b.
+
+    [B, V, C, H, W] with [B] or [B, K] becomes [V * B, C, H, W] with [V * B] or [V * B, K]. A 4-d batch is folded
+    already and returned as it is.
+    """
+    if views.ndim == 4:
+        return views, target
+    num_views = views.shape[1]
+    folded = views.transpose(0, 1).flatten(0, 1)
+    return folded, target.repeat(num_views, *[1] * (target.ndim - 1))

@@ -1,0 +1,1 @@
+"""Images -> V views -> batches."""

@@ -1,0 +1,137 @@
+"""One image -> V independently augmented views, by timm's transforms; and how an image is decoded."""
+
+import contextlib
+import hashlib
+import io
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from dccd_timm.recipe import Recipe
+
+
+class MultiViewTransform:
+    """V views of one decoded image, as a tuple of tensors [C, H, W].
+
+    timm's collate function turns such tuples into a view-major batch, so this also serves timm's own loader:
+    ``loader.dataset.transform = MultiViewTransform(transform, views=2)``.
+
+    Args:
+        transform: one transform for all views, or a sequence with one for each.
+        views: number of views; with a sequence it must be its length.
+
+    Raises:
+        ValueError: for no views, or another number of transforms than views.
+    """
+
+    def __init__(self, transform: Callable[[Any], Any] | Sequence[Callable[[Any], Any]], views: int | None = None):
+        if callable(transform):
+            transform = (transform,) * (2 if views is None else views)
+        self.transforms = tuple(transform)
+        if not self.transforms or (views is not None and views != len(self.transforms)):
+            raise ValueError(f"{len(self.transforms)} transforms for {views} views: give one each, at least one")
+
+    @property
+    def views(self) -> int:
+        """Number of views."""
+        return len(self.transforms)
+
+    def __call__(self, image: Any) -> tuple[Any, ...]:
+        """Views of a PIL image."""
+        return tuple(transform(image) for transform in self.transforms)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(dict.fromkeys(map(str, self.transforms)))} x {self.views})"
+
+
+def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
+    """The recipe's training views: timm's transform once per view, with its random erasing where workers normalise."""
+    interpolation = recipe.train_interpolation
+    if recipe.no_aug or not interpolation:
+        interpolation = data_config["interpolation"]
+    shared = dict(
+        input_size=data_config["input_size"], is_training=True, no_aug=recipe.no_aug,
+        train_crop_mode=recipe.train_crop_mode, scale=recipe.scale, ratio=recipe.ratio, hflip=recipe.hflip,
+        vflip=recipe.vflip, color_jitter=recipe.color_jitter, color_jitter_prob=recipe.color_jitter_prob,
+        grayscale_prob=recipe.grayscale_prob or 0.0, gaussian_blur_prob=recipe.gaussian_blur_prob or 0.0,
+        auto_augment=recipe.aa, interpolation=interpolation, mean=data_config["mean"], std=data_config["std"],
+        re_mode=recipe.remode, re_count=recipe.recount, use_prefetcher=not recipe.no_prefetcher,
+    )  # fmt: skip
+    assert recipe.dccd_views is not None
+    probabilities = [0.0 if recipe.resplit and view == 0 else recipe.reprob for view in range(recipe.dccd_views)]
+    return MultiViewTransform([create_transform(re_prob=p, **shared) for p in probabilities])
+
+
+def eval_view(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
+    """timm's validation transform, as one view."""
+    return MultiViewTransform(
+        [
+            create_transform(
+                input_size=data_config["input_size"],
+                is_training=False,
+                interpolation=data_config["interpolation"],
+                mean=data_config["mean"],
+                std=data_config["std"],
+                crop_pct=data_config["crop_pct"],
+                crop_mode=data_config.get("crop_mode"),
+                use_prefetcher=not recipe.no_prefetcher,
+            )
+        ]
+    )
+
+
+def decode(image: Any, mode: str) -> Image.Image:
+    """A PIL image in ``mode`` from bytes, a datasets record, an open file, a path or a PIL image.
+
+    Raises:
+        OSError: when it cannot be decoded.
+    """
+    if isinstance(image, dict):
+        image = image["path"] if image.get("bytes") is None else image["bytes"]
+    if isinstance(image, bytes):
+        image = io.BytesIO(image)
+    if image is None:
+        raise OSError("no image in this record")
+    if not isinstance(image, Image.Image):
+        image = Image.open(image)
+    return image.convert(mode)
+
+
+def mix(*numbers: int) -> int:
+    """One well-mixed 63-bit number from several, the same on every machine."""
+    digest = hashlib.blake2b(np.array(numbers, dtype=np.int64).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@contextlib.contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Draw augmentations from these numbers, so that they do not depend on workers or on what was drawn before.
+
+    timm's transforms use all three global generators. In a worker nobody else does; in the main process they are put
+    back afterwards.
+    """
+    in_worker = get_worker_info() is not None
+    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    seed = mix(*numbers)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        if states:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+def stack(views: Sequence[Tensor]) -> Tensor:
+    """Views [C, H, W] to [V, C, H, W]."""
+    return torch.stack(tuple(views))

@@ -1,0 +1,1 @@
+"""Student, frozen teacher, and where their feature maps are tapped."""

@@ -1,0 +1,84 @@
+"""The student: any timm model, built as the recipe says, with the run's own preprocessing written on it."""
+
+from typing import Any
+
+import torch
+from timm.data import resolve_input_data_config
+from timm.models import resolve_model_input_args
+from torch import nn
+
+from dccd_timm.models.create import check_name, create, one_line
+from dccd_timm.recipe import Recipe, UserError
+
+
+def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The student and timm's data config of the run (input_size, mean, std, interpolation, crop_pct, crop_mode).
+
+    mean, std and crop go into the student's pretrained_cfg: timm's own tasks read the normalisation there and would
+    otherwise undo the wrong one under ``--mean/--std``.
+
+    Raises:
+        UserError: when the model cannot be built or does not take such images.
+    """
+    role = "student (--model)"
+    check_name(recipe.model, role)
+    request = dict(in_chans=recipe.in_chans, img_size=recipe.img_size, input_size=recipe.input_size)
+    kwargs: dict[str, Any] = dict(
+        num_classes=num_classes,
+        drop_rate=recipe.drop,
+        drop_path_rate=recipe.drop_path,
+        drop_block_rate=recipe.drop_block,
+        global_pool=recipe.gp,
+        bn_momentum=recipe.bn_momentum,
+        bn_eps=recipe.bn_eps,
+        checkpoint_path=recipe.initial_checkpoint or None,
+        pretrained=recipe.pretrained,
+    )
+    if recipe.pretrained_path:
+        # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
+        kwargs |= dict(pretrained=True, pretrained_cfg_overlay=dict(file=recipe.pretrained_path, num_classes=-1))
+    try:
+        sized = resolve_model_input_args(recipe.model, request, **recipe.model_kwargs)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{role} {recipe.model} cannot be built: {one_line(error)}") from error
+    for resolved in ("model_name", "pretrained_cfg", "pretrained_model_args"):
+        sized.pop(resolved, None)
+    model = create(recipe.model, role, **(kwargs | sized))
+    _initialise_head(model, recipe)
+    if recipe.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
+    try:
+        data_config = resolve_input_data_config(model, args=vars(recipe))
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"{role} {recipe.model}: {one_line(error)}") from error
+    model.pretrained_cfg = dict(model.pretrained_cfg, **{k: data_config[k] for k in ("mean", "std", "crop_pct")})  # type: ignore[arg-type]
+    return model, data_config
+
+
+def _initialise_head(model: Any, recipe: Recipe) -> None:
+    scale, bias = recipe.head_init_scale, recipe.head_init_bias
+    if scale is None and bias is None:
+        return
+    head = model.get_classifier()
+    if not isinstance(getattr(head, "weight", None), torch.Tensor) or getattr(head, "bias", None) is None:
+        raise UserError(f"head_init_scale and head_init_bias need one linear classifier; {recipe.model} has none")
+    with torch.no_grad():
+        if scale is not None:
+            head.weight.mul_(scale)
+            head.bias.mul_(scale)
+        if bias is not None:
+            head.bias.fill_(bias)
+
+
+def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
+    """Refuse a step that would show BatchNorm a single sample: it has no variance.
+
+    Raises:
+        UserError: names batch size and views.
+    """
+    assert recipe.dccd_views is not None
+    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    if recipe.batch_size * recipe.dccd_views == 1 and any(norms):
+        raise UserError(
+            f"batch size 1 with 1 view leaves BatchNorm in {recipe.model} one sample: raise --batch-size or --dccd-views"
+        )

@@ -1,0 +1,111 @@
+"""Logits and feature maps of any timm model from one forward.
+
+``forward_intermediates`` gives NCHW maps without prefix tokens for every family, and ``forward_head`` of its final
+features gives the logits: one backbone pass, one head pass, no layout guessing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MIN_POSITIONS = 16
+
+
+def check_tappable(model: nn.Module, role: str) -> None:
+    """Refuse a model without feature maps or classifier, in one line.
+
+    Raises:
+        ValueError: names the model's role and what it lacks.
+    """
+    name = f"{role} {type(model).__name__}"
+    for method in ("forward_intermediates", "forward_head", "feature_info", "get_classifier"):
+        if not hasattr(model, method):
+            raise ValueError(f"{name} has no {method}: it cannot be distilled by DCCD; choose a timm classifier")
+    if not getattr(model, "num_classes", 0):
+        raise ValueError(f"{name} has no classifier (num_classes 0): build it with num_classes")
+    if _patch_drop(model) > 0:
+        raise ValueError(f"{name} drops patches in training, which tears its feature map: set patch_drop_rate to 0")
+
+
+def _patch_drop(model: nn.Module) -> float:
+    """The rate of a ViT's patch dropout, 0 for all others."""
+    drop = getattr(model, "patch_drop", None)
+    return float(getattr(drop, "prob", 0.0) or 0.0)
+
+
+def single_head(model: nn.Module) -> None:
+    """Let a two-headed distilled model answer with the mean of its heads, in training too."""
+    if hasattr(model, "set_distilled_training"):
+        model.set_distilled_training(False)
+
+
+def tapped_forward(model: Any, images: Tensor, stages: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """Logits [N, K] and the maps [N, C, H, W] of ``stages`` (indices into feature_info, ascending) in one pass."""
+    maps: list[Tensor] = []
+    if stages:
+        final, maps = model.forward_intermediates(images, indices=list(stages), output_fmt="NCHW")
+        logits = model.forward_head(final)
+    else:
+        logits = model(images)
+    if isinstance(logits, tuple):
+        logits = torch.stack(logits).mean(0)
+    return logits, maps
+
+
+def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tuple[int, int, int]]:
+    """Channels, height and width of the map of every stage, from one image of ``input_size`` [C, H, W] in eval mode.
+
+    feature_info's reductions are not exact for every family, and small images round; the real shapes decide.
+
+    Raises:
+        ValueError: when the model cannot take the image or its maps are not what it says.
+    """
+    check_tappable(model, role)
+    was_training = model.training
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
+    try:
+        with torch.no_grad():
+            count = len(model.feature_info)  # type: ignore[arg-type]
+            _, maps = tapped_forward(model.eval(), image, range(count))
+    except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{role} {type(model).__name__} gives no feature maps for images of {input_size}: {reason}"
+        ) from error
+    finally:
+        model.train(was_training)
+    shapes = [tuple(m.shape[1:]) for m in maps]
+    for stage, (shape, info) in enumerate(zip(shapes, model.feature_info, strict=True)):  # type: ignore[arg-type]
+        if len(shape) != 3 or shape[0] != info["num_chs"]:
+            raise ValueError(
+                f"{role} {type(model).__name__}: the map of stage {stage} is {shape}, not [{info['num_chs']}, H, W]"
+            )
+    return shapes
+
+
+def choose_stages(
+    shapes: Sequence[tuple[int, int, int]], wanted: Sequence[int] | None, role: str, pooled: bool = False
+) -> list[int]:
+    """Stages to compare, ascending: ``wanted`` counts from the end (-1 is the last), None takes the deepest that has
+    at least 16 positions (the last one when channels are compared after pooling).
+
+    Raises:
+        ValueError: for stages that do not exist, or when no stage has enough positions.
+    """
+    if wanted is None:
+        if pooled:
+            return [len(shapes) - 1]
+        large = [k for k, (_, h, w) in enumerate(shapes) if h * w >= MIN_POSITIONS]
+        if not large:
+            raise ValueError(
+                f"no stage of the {role} has {MIN_POSITIONS} positions (its maps: {[s[1:] for s in shapes]}): use larger"
+                " images, or name stages with dccd_contrast_stages"
+            )
+        return [large[-1]]
+    stages = sorted(k if k >= 0 else len(shapes) + k for k in wanted)
+    if len(set(stages)) != len(stages) or not all(0 <= k < len(shapes) for k in stages):
+        raise ValueError(f"dccd_contrast_stages {tuple(wanted)}: the {role} has {len(shapes)} stages, -1 to -{len(shapes)}")
+    return stages

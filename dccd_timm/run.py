@@ -1,0 +1,243 @@
+"""The story of a training, from recipe to report; the only file that knows every stage."""
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from timm.task import TrainingTask
+from timm.utils import distribute_bn, unwrap_model
+from torch import nn
+
+from dccd_timm import checkpoint, pictures, report
+from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing
+from dccd_timm.data.loader import EvalLoader, TrainLoader
+from dccd_timm.data.source import AnySource, open_split
+from dccd_timm.engine.accelerator import start_accelerator
+from dccd_timm.engine.optim import build_optimizer, build_scheduler, learning_rate
+from dccd_timm.engine.train import train as train_epochs
+from dccd_timm.evaluate import evaluate, pooled_features
+from dccd_timm.models.student import build_student, check_batch_norm
+from dccd_timm.models.teacher import TimmTeacher, load_teacher
+from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.task.build import build_task
+
+_logger = logging.getLogger(__name__)
+
+# Images whose pooled features measure redundancy
+_FEATURE_IMAGES = 2048
+
+
+@dataclass
+class Data:
+    """The opened splits of a run, shared with its control."""
+
+    train: AnySource
+    val: AnySource | None
+
+
+@dataclass
+class Pieces:
+    """What one training is made of; ``judge`` is the teacher behind the student's preprocessing."""
+
+    student: nn.Module
+    task: TrainingTask
+    judge: TimmTeacher | None
+    data_config: dict[str, Any]
+    optimizer: Any
+    loader: TrainLoader
+    val: EvalLoader | None
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Train as the recipe says, its control run first if it names one; returns what report.json holds.
+
+    Raises:
+        UserError: for every mistake of settings, data or surroundings.
+    """
+    accelerator = start_accelerator(recipe)
+    train_split = open_split(recipe, recipe.train_split, is_training=True)
+    data = Data(train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None)
+    folder = checkpoint.run_folder(recipe, accelerator)
+    control = None
+    if recipe.dccd_control:
+        settings = dataclasses.replace(recipe, kd_distill_type=recipe.dccd_control, dccd_control=None)
+        control = train_one(settings, data, folder / "control", accelerator, None)
+        accelerator.free_memory()
+    return train_one(recipe, data, folder, accelerator, control)
+
+
+def train_one(
+    recipe: Recipe, data: Data, folder: Path, accelerator: Accelerator, control: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One training into ``folder``; ``control`` is the report of the run to compare with."""
+    saved = checkpoint.saved_progress(folder) if recipe.resume else None
+    start_epoch = recipe.start_epoch or (saved["epoch"] + 1 if saved else 0)
+    pieces = _build(recipe, data, accelerator, start_epoch)
+    task, loader = pieces.task, pieces.loader
+    scheduler, num_epochs = build_scheduler(pieces.optimizer, recipe, _updates_per_epoch(recipe, loader))
+    if saved:
+        checkpoint.load_state(folder, task, accelerator, with_optimizer=not recipe.no_resume_opt)
+    if accelerator.is_main_process:
+        checkpoint.begin(folder, recipe)
+        facts = _facts(recipe, data, pieces, accelerator) | {"epochs": num_epochs, "folder": folder}
+        print(report.start_block(recipe, pieces.student, pieces.judge, facts), flush=True)
+    set_seed(recipe.seed + start_epoch, device_specific=True)  # dropout, erasing and mixing differ between ranks
+
+    best = saved["best"] if saved else None
+    began = time.perf_counter()
+    for progress in train_epochs(
+        task, loader, pieces.optimizer, scheduler, recipe, accelerator, start_epoch, num_epochs
+    ):
+        if accelerator.num_processes > 1 and recipe.dist_bn and not recipe.sync_bn:
+            distribute_bn(unwrap_model(task.trainable_module), accelerator.num_processes, recipe.dist_bn == "reduce")
+        due = (progress.epoch + 1) % recipe.val_interval == 0 or progress.epoch + 1 == num_epochs
+        metrics = _validate(pieces, accelerator, recipe) if pieces.val is not None and due else {}
+        metric = metrics.get(recipe.eval_metric) if pieces.val is not None else progress.losses["loss"]
+        better = metric is not None and (best is None or _gain(recipe, pieces, metric, best["metric"]) > 0)
+        if better:
+            best = {"epoch": progress.epoch, "metric": metric}
+        if scheduler is not None:
+            scheduler.step(progress.epoch + 1, metric)
+        if accelerator.is_main_process:
+            note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": progress.epoch, **metrics}}
+            student: nn.Module = task.get_eval_model(ema=_ema_is_judged(recipe))  # type: ignore[assignment]
+            for word in ("last", "best") if better else ("last",):
+                checkpoint.export(student, folder / word, pieces.data_config, data.train.names, note)
+            report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
+            if progress.epoch == start_epoch:
+                _draw_views(folder, pieces, data.train.names)
+        checkpoint.save_state(folder, task, accelerator, {"epoch": progress.epoch, "best": best})
+    result = dict(
+        method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
+        best_epoch=best["epoch"] if best else None, skipped_images=len(loader.skips.names),
+        skipped_first=loader.skips.names[:20],
+    )  # fmt: skip
+    return _finish(recipe, data, pieces, folder, accelerator, result, control)
+
+
+def _build(recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: int) -> Pieces:
+    """Everything that a wrong setting can break, before anything is written."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    names = data.train.names
+    set_seed(recipe.seed)  # the same initial student on every rank and with every method
+    student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
+    num_classes: int = student.num_classes  # type: ignore[assignment]
+    if names and len(names) > num_classes:
+        raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
+    check_batch_norm(student, recipe)
+    teacher = None
+    if recipe.kd_model_name:
+        teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
+    if recipe.sync_bn and world > 1:
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+    task = build_task(recipe, student, teacher, data_config, mixing(recipe), accelerator.device)
+    if recipe.channels_last:
+        for module in task.children():
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer: Any = build_optimizer(task, recipe, world)
+    if recipe.model_ema:
+        device = torch.device("cpu") if recipe.model_ema_force_cpu else None
+        task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
+    if recipe.torchcompile:
+        task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
+    task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
+    judge = None
+    if teacher is not None:
+        judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"])
+        judge.to(accelerator.device)
+    place = (data_config, num_classes, accelerator.device, rank, world)
+    loader = build_train_loader(recipe, data.train, *place, start_epoch)
+    val = build_eval_loader(recipe, data.val, *place) if data.val is not None else None
+    return Pieces(student, task, judge, data_config, optimizer, loader, val)
+
+
+def _validate(pieces: Pieces, accelerator: Accelerator, recipe: Recipe) -> dict[str, float]:
+    """Metrics of the student, or of its average when there is one, as timm's train.py reports them."""
+    model: nn.Module = pieces.task.get_eval_model(ema=_ema_is_judged(recipe))  # type: ignore[assignment]
+    assert pieces.val is not None
+    return evaluate(
+        model, pieces.val, accelerator, pieces.task.create_evaluator(), channels_last=recipe.channels_last
+    )
+
+
+def _finish(
+    recipe: Recipe, data: Data, pieces: Pieces, folder: Path, accelerator: Accelerator, result: dict[str, Any],
+    control: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge the exported best student, reloaded by timm alone, beside its teacher; write report, pictures and card."""
+    accelerator.wait_for_everyone()
+    result["seconds"] = round(result["seconds"], 1)
+    best = _reload(folder / "best", accelerator)
+    teacher = None
+    if pieces.val is not None:
+        evaluators = pieces.task.create_evaluator(), pieces.task.create_evaluator()
+        result["student"] = evaluate(
+            best, pieces.val, accelerator, evaluators[0], pieces.judge, evaluators[1], recipe.channels_last
+        )
+        teacher = {k.removeprefix("teacher_"): v for k, v in result["student"].items() if k.startswith("teacher_")}
+        result["student"] = {k: v for k, v in result["student"].items() if not k.startswith("teacher_")}
+    else:
+        result["student"] = {}
+    result["student"] |= report.describe(recipe.model, recipe.kd_distill_type, best)
+    if pieces.judge is not None:
+        result["teacher"] = (teacher or {}) | report.describe(recipe.kd_model_name, None, pieces.judge)
+    if control:
+        result["control"] = control["student"]
+    if pieces.val is not None:
+        networks: dict[str, Any] = {"teacher": pieces.judge, "student": best}
+        if control:
+            networks["control"] = _reload(folder / "control" / "best", accelerator)
+        features = {
+            label: pooled_features(model, pieces.val, accelerator, _FEATURE_IMAGES)
+            for label, model in networks.items()
+            if model is not None
+        }
+        if accelerator.is_main_process:
+            result["redundancy"] = pictures.draw_redundancy(folder / "report" / "redundancy.png", features)
+    if accelerator.is_main_process:
+        report.close(folder, recipe, result)
+    accelerator.wait_for_everyone()
+    return result
+
+
+def _reload(path: Path, accelerator: Accelerator) -> nn.Module:
+    """The exported student, as anyone would load it."""
+    return timm.create_model(f"local-dir:{path}", pretrained=True).to(accelerator.device).eval()
+
+
+def _draw_views(folder: Path, pieces: Pieces, names: list[str] | None) -> None:
+    if (first := pieces.loader.first) is not None:
+        config = pieces.data_config
+        path = folder / "report" / "views.png"
+        pictures.draw_views(path, first.views, first.target, config["mean"], config["std"], names)
+
+
+def _ema_is_judged(recipe: Recipe) -> bool:
+    return recipe.model_ema and not recipe.model_ema_force_cpu
+
+
+def _gain(recipe: Recipe, pieces: Pieces, metric: float, best: float) -> float:
+    """How much better ``metric`` is; without validation it is the training loss."""
+    lower_is_better = pieces.val is None or recipe.eval_metric == "loss"
+    return best - metric if lower_is_better else metric - best
+
+
+def _updates_per_epoch(recipe: Recipe, loader: TrainLoader) -> int:
+    return loader.batches_per_epoch // recipe.grad_accum_steps
+
+
+def _facts(recipe: Recipe, data: Data, pieces: Pieces, accelerator: Accelerator) -> dict[str, Any]:
+    """What the start-up block says beside the recipe."""
+    return dict(
+        world=accelerator.num_processes, images=data.train.num_samples, classes=pieces.student.num_classes,
+        input_size=pieces.data_config["input_size"], updates_per_epoch=_updates_per_epoch(recipe, pieces.loader),
+        lr=learning_rate(recipe, accelerator.num_processes), device=accelerator.device,
+        precision=f"amp {recipe.amp_dtype}" if recipe.amp else "float32",
+    )  # fmt: skip

@@ -1,0 +1,55 @@
+"""What a DCCD step trains: the student and the learned maps from its channels to the teacher's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from dccd_timm.losses.channel_contrast import pool_to
+from dccd_timm.models.taps import tapped_forward
+
+
+class TappedStudent(nn.Module):
+    """Student with 1x1 channel maps; one module and one forward, which is what DDP, compile and EMA need.
+
+    Args:
+        student: timm model.
+        stages: stages to tap, ascending indices into its feature_info.
+        grids: for each stage the height and width at which channels are compared.
+        widths: for each stage the channels of student and teacher; equal widths need no map and get none.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        stages: Sequence[int],
+        grids: Sequence[tuple[int, int]],
+        widths: Sequence[tuple[int, int]],
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.stages, self.grids = list(stages), list(grids)
+        self.channel_maps = nn.ModuleList(
+            nn.Identity() if s == t else nn.Conv2d(s, t, kernel_size=1, bias=False) for s, t in widths
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [N, K] and mapped feature maps [N, C_t, h, w] of images [N, C, H, W]."""
+        logits, maps = tapped_forward(self.student, images, self.stages)
+        # pooling and a 1x1 map commute; pooling first is the cheaper order
+        stages = zip(maps, self.grids, self.channel_maps, strict=True)
+        return logits, [channel_map(pool_to(features, grid)) for features, grid, channel_map in stages]
+
+    def no_weight_decay(self) -> set[str]:
+        """The student's own list, for timm's optimizer factory."""
+        names: Callable[[], set[str]] | None = getattr(self.student, "no_weight_decay", None)
+        return {f"student.{name}" for name in names()} if names else set()
+
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """Layer of each parameter, for layer decay: the student's own layers; channel maps belong to the last."""
+        if not hasattr(self.student, "group_matcher"):
+            return {}
+        layers = group_parameters(self.student, self.student.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+        last = max(layers.values(), default=0)
+        return lambda name: layers.get(name.removeprefix("student."), last) if name.startswith("student.") else last
