@@ -8,7 +8,7 @@ from typing import Any
 
 from timm.utils import setup_default_logging
 
-from dccd_timm.recipe import UserError, load_recipe
+from dccd_timm.recipe import UserError, load_recipe, load_validation
 
 
 def train_main(argv: Sequence[str] | None = None) -> None:
@@ -19,6 +19,18 @@ def train_main(argv: Sequence[str] | None = None) -> None:
         from dccd_timm.run import train  # torch, timm and datasets load only once the flags are right
 
         train(recipe)
+
+    _guarded(story, sys.argv[1:] if argv is None else argv)
+
+
+def validate_main(argv: Sequence[str] | None = None) -> None:
+    """Run validate.py."""
+
+    def story(arguments: Sequence[str]) -> None:
+        options = load_validation(arguments)
+        from dccd_timm.validate import validate
+
+        validate(options)
 
     _guarded(story, sys.argv[1:] if argv is None else argv)
 

@@ -66,7 +66,7 @@ def draw_curves(path: Path, runs: dict[str, Path], teacher_top1: float | None) -
     accuracy.set(xlabel="epoch", ylabel="validation top-1 (%)", title="Accuracy")
     accuracy.legend(frameon=False, loc="lower right")
     rows = list(tables.values())[-1]
-    parts = [k for k in rows[0] if k.startswith("train_")] if rows else []
+    parts = [k for k in rows[0] if k.startswith("train_") and k.endswith("loss")] if rows else []
     for part, colour in zip(parts, (BLUE, GREY, ORANGE, GREEN, PURPLE), strict=False):
         name = part.removeprefix("train_").replace("_", " ")
         loss.plot([int(r["epoch"]) + 1 for r in rows], [float(r[part]) for r in rows], color=colour, label=name)

@@ -81,6 +81,7 @@ def eval_view(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform
                 std=data_config["std"],
                 crop_pct=data_config["crop_pct"],
                 crop_mode=data_config.get("crop_mode"),
+                crop_border_pixels=data_config.get("crop_border_pixels"),
                 use_prefetcher=not recipe.no_prefetcher,
             )
         ]

@@ -1,7 +1,8 @@
-"""Settings: timm's flags and ours as one inert, typed, frozen object."""
+"""Settings: timm's flags and ours as inert, typed, frozen objects."""
 
 from dccd_timm.recipe.errors import UserError
 from dccd_timm.recipe.fields import METHODS, Recipe
 from dccd_timm.recipe.load import load_recipe
+from dccd_timm.recipe.validation import Validation, load_validation
 
-__all__ = ["METHODS", "Recipe", "UserError", "load_recipe"]
+__all__ = ["METHODS", "Recipe", "UserError", "Validation", "load_recipe", "load_validation"]

@@ -11,7 +11,7 @@ from typing import Any
 METHODS = ("none", "logit", "feature", "token", "dccd")
 
 
-def _option(
+def option(
     default: Any,
     help: str,
     *flags: str,
@@ -32,15 +32,15 @@ def _option(
 
 
 _Group = Callable[..., Any]
-_data: _Group = partial(_option, group="Data")
-_model: _Group = partial(_option, group="Student")
-_kd: _Group = partial(_option, group="Teacher and distillation (timm's names)")
-_dccd: _Group = partial(_option, group="DCCD")
-_optim: _Group = partial(_option, group="Optimizer")
-_sched: _Group = partial(_option, group="Learning rate schedule")
-_aug: _Group = partial(_option, group="Augmentation and regularization")
-_run: _Group = partial(_option, group="Run")
-_device: _Group = partial(_option, group="Device and precision")
+_data: _Group = partial(option, group="Data")
+_model: _Group = partial(option, group="Student")
+_kd: _Group = partial(option, group="Teacher and distillation (timm's names)")
+_dccd: _Group = partial(option, group="DCCD")
+_optim: _Group = partial(option, group="Optimizer")
+_sched: _Group = partial(option, group="Learning rate schedule")
+_aug: _Group = partial(option, group="Augmentation and regularization")
+_run: _Group = partial(option, group="Run")
+_device: _Group = partial(option, group="Device and precision")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+"""A command line made of a dataclass's fields; YAML and flags are read by the same code, mistakes are collected."""
+
+import argparse
+import dataclasses
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import Field
+from typing import Any, NoReturn
+
+from dccd_timm.recipe.coerce import coerce, kind_of
+from dccd_timm.recipe.errors import UserError
+from dccd_timm.recipe.foreign import ForeignFlag
+
+_logger = logging.getLogger(__name__)
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage of 190 flags."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+class Grammar:
+    """The words of one program: fields of ``settings`` as flags, and foreign flags that are only answered."""
+
+    def __init__(
+        self,
+        settings: type,
+        taken_over: Iterable[ForeignFlag],
+        refused: Iterable[ForeignFlag],
+        prog: str,
+        description: str,
+        positional: str,
+        usage: str,
+    ) -> None:
+        self.fields: dict[str, Field[Any]] = {f.name: f for f in dataclasses.fields(settings)}
+        self.refused = {f.name: f for f in refused}
+        self.foreign: dict[str, ForeignFlag] = {**{f.name: f for f in taken_over}, **self.refused}
+        self.prog, self.description, self.positional, self.usage = prog, description, positional, usage
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The command line; values stay text until :meth:`typed` reads them."""
+        parser = _OneLineParser(
+            prog=self.prog,
+            usage=self.usage,
+            description=self.description,
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=118),
+        )
+        parser.add_argument(self.positional, nargs="?", help=argparse.SUPPRESS)
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for name, spec in self.fields.items():
+            title = spec.metadata["group"]
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            _add_flag(groups[title], name, spec)
+        for foreign in self.foreign.values():
+            keywords: dict[str, Any] = {"action": "store_true"} if foreign.takes == 0 else {}
+            if foreign.takes == "+":
+                keywords["nargs"] = "+"
+            parser.add_argument(
+                foreign.flag, dest=foreign.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **keywords
+            )
+        return parser
+
+    def parse(self, parser: argparse.ArgumentParser, argv: Sequence[str], errors: list[str]) -> dict[str, Any]:
+        """What stands on the command line, as text; unknown words become errors with the nearest known one."""
+        namespace, unknown = parser.parse_known_args(list(argv))
+        errors += [self.unknown(word, "flag") for word in unknown if word.startswith("-")]
+        strays = [word for word in unknown if not word.startswith("-")]
+        if strays and not errors:  # after an unknown flag they are probably its values
+            errors.append(f"unexpected {' '.join(strays)}: values go behind a flag")
+        return vars(namespace)
+
+    def typed(self, raw: dict[str, Any], place: str, errors: list[str]) -> dict[str, Any]:
+        """Typed values of texts; answers foreign flags, whose defaults pass in silence. ``place`` is "--" or a file."""
+        typed = {}
+        for name, value in raw.items():
+            spelled = place + (name.replace("_", "-") if place == "--" else name)
+            if foreign := self.foreign.get(name):
+                if _same(value, foreign.default):
+                    continue
+                if name in self.refused:
+                    errors.append(f"{spelled} is refused: {foreign.answer}")
+                else:
+                    _logger.warning("%s is taken over: %s", spelled, foreign.answer)
+                continue
+            try:
+                typed[name] = coerce(self.fields[name], value)
+            except UserError as error:
+                errors.append(f"{spelled}: {error}")
+        return typed
+
+    def unknown(self, word: str, noun: str) -> str:
+        """One line about a word that is no setting, with the nearest one that is."""
+        plain = word.lstrip("-").split("=")[0].replace("-", "_")
+        near = difflib.get_close_matches(plain, [*self.fields, *self.foreign], n=1, cutoff=0.5)
+        if not near:
+            return f"unknown {noun} {word}; --help lists them all"
+        spelled = "--" + near[0].replace("_", "-") if noun == "flag" else near[0]
+        return f"unknown {noun} {word}; did you mean {spelled}?"
+
+
+def _add_flag(group: argparse._ArgumentGroup, name: str, spec: Field[Any]) -> None:
+    meta, kind = spec.metadata, kind_of(spec)
+    flags = [f"--{name.replace('_', '-')}", *meta["flags"]]
+    keywords: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": meta["help"] + _shown(spec)}
+    if kind.base is bool:
+        group.add_argument(*flags, action="store_true", **keywords)
+        if not name.startswith("no_"):  # so that the command line can switch off what a recipe switches on
+            off = f"--no-{name.replace('_', '-')}"
+            group.add_argument(off, action="store_false", **(keywords | {"help": argparse.SUPPRESS}))
+        return
+    if kind.many or kind.base is dict:
+        keywords["nargs"] = meta["count"] or "*"
+    elif meta["const"]:
+        keywords |= {"nargs": "?", "const": meta["const"]}
+    if meta["choices"]:
+        keywords["metavar"] = "{" + ",".join(c for c in meta["choices"] if c) + "}"
+    else:
+        keywords["metavar"] = {dict: "K=V", int: "N", float: "X", str: "S"}[kind.base]
+    group.add_argument(*flags, **keywords)
+
+
+def _shown(spec: Field[Any]) -> str:
+    """The default as it stands in --help; nothing for "decide for me"."""
+    default = spec.default
+    if spec.default_factory is not dataclasses.MISSING or default in (None, "", False, ()):
+        return ""
+    values = default if isinstance(default, tuple) else (default,)
+    return f" ({' '.join(f'{v:.4g}' if isinstance(v, float) else str(v) for v in values)})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a foreign flag was left at its default, given as text or as YAML."""
+    if not value and not default:
+        return True
+    if isinstance(default, list) and isinstance(value, list):
+        return [str(v) for v in value] == [str(v) for v in default]
+    return str(value) == str(default)
+
+
+def joined(errors: list[str]) -> UserError:
+    """All mistakes as one error of one line."""
+    unique = list(dict.fromkeys(errors))
+    return UserError(unique[0] if len(unique) == 1 else f"{len(unique)} mistakes: " + " | ".join(unique))
