@@ -82,6 +82,8 @@ def train_one(
     pieces = _build(recipe, data, accelerator, start_epoch)
     task, loader = pieces.task, pieces.loader
     scheduler, num_epochs = build_scheduler(pieces.optimizer, recipe, _updates_per_epoch(recipe, loader))
+    if start_epoch >= num_epochs:
+        raise UserError(f"{folder} is trained already, {start_epoch} of {num_epochs} epochs: raise --epochs to go on")
     if saved:
         checkpoint.load_state(folder, task, accelerator, with_optimizer=not recipe.no_resume_opt)
     if accelerator.is_main_process:

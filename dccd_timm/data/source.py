@@ -26,6 +26,7 @@ class Record:
     name: str
 
 
+@dataclass
 class MapSource:
     """A split with random access, read by timm or torchvision; ``names`` are the class names in index order."""
 

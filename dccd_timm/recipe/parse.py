@@ -80,6 +80,7 @@ class Grammar:
         for name, value in raw.items():
             spelled = place + (name.replace("_", "-") if place == "--" else name)
             if foreign := self.foreign.get(name):
+                spelled = foreign.flag if place == "--" else spelled
                 if _same(value, foreign.default):
                     continue
                 if name in self.refused:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dccd_timm.batch import fold_views
 from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss, distillation_loss
 from dccd_timm.losses.channel_contrast import common_grid
-from dccd_timm.models.taps import choose_stages, probe, single_head
+from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head
 from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
 from dccd_timm.task.trainable import TappedStudent
 
@@ -76,6 +76,7 @@ class DCCDTask(TrainingTask):
             raise ValueError(f"a difference needs 2 views of an image, got views={views}: set the weight to 0 or views=2")
         if contrast_where not in ("spatial", "pooled"):
             raise ValueError(f"contrast_where must be spatial or pooled, got {contrast_where!r}")
+        check_tappable(student_model, "student")
         single_head(student_model)
         student_model.to(device=self.device, dtype=self.dtype)
         num_classes = student_model.num_classes

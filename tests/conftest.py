@@ -1,0 +1,113 @@
+"""Small real data on disk, and a way to run the programs as a user does."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["circle", "cross", "stripes"]
+
+# Two workers of pytest on two cores: more threads only get in each other's way.
+torch.set_num_threads(1)
+
+
+def picture(label, seed, size=40, channels=3):
+    """A noisy picture of one of three kinds that a small network learns to tell apart."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size - rng.uniform(0.4, 0.6)
+    shape = [
+        (np.hypot(x, y) < 0.3),
+        (np.minimum(abs(x), abs(y)) < 0.08),
+        (np.sin(40 * (x + y)) > 0),
+    ][label]
+    pixels = 200 * shape[..., None] * rng.uniform(0.5, 1, channels) + rng.uniform(0, 55, (size, size, channels))
+    return Image.fromarray(pixels.squeeze().astype(np.uint8))
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def write_parquet(folder, per_class=(16, 8), shards=2, spoil=(), labels=None, features=True):
+    """A folder of parquet shards; ``spoil`` are row numbers of unreadable training images."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    for split, count, parts in (("train", per_class[0], shards), ("test", per_class[1], 1)):
+        rows = [(k % 3, k) for k in range(3 * count)]
+        for part in range(parts):
+            mine = rows[part::parts]
+            images = [
+                {"bytes": b"\x89PNG broken" if split == "train" and n in spoil else encoded(picture(c, n)), "path": f"{n}.png"}
+                for c, n in mine
+            ]
+            table = {"image": images, "label": [labels[c] if labels else c for c, _ in mine]}
+            kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)}
+            if not features:
+                kinds["label"] = datasets.Value("int64")
+            path = folder / "data" / f"{split}-{part:05d}-of-{parts:05d}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            datasets.Dataset.from_dict(table, features=datasets.Features(kinds)).to_parquet(path)
+    return folder
+
+
+def write_folders(folder, per_class=(16, 8)):
+    """The same pictures as an image folder with train/ and validation/."""
+    for split, count in (("train", per_class[0]), ("validation", per_class[1])):
+        for number in range(3 * count):
+            path = folder / split / CLASSES[number % 3] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(number % 3, number).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parquet(tmp_path_factory):
+    return write_parquet(tmp_path_factory.mktemp("parquet"))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    return write_folders(tmp_path_factory.mktemp("folders"))
+
+
+def run_program(*arguments, program="train.py", cwd=ROOT, env=None, timeout=300):
+    """Run a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / program), *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **(env or {})},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory, parquet):
+    """A trained teacher as a run leaves it: the folder of its best/."""
+    out = tmp_path_factory.mktemp("teacher")
+    done = run_program(
+        "--dataset", f"hfids/{parquet}", "--val-split", "test", "--model", "resnetv2_18", "--model-kwargs",
+        "layers=(1,1,1)", "channels=(16,24,32)", "stem_chs=16", "--img-size", 48, "-b", 16, "-j", 0, "--epochs", 6,
+        "--lr", 0.05, "--warmup-epochs", 0, "--scale", 0.8, 1, "--smoothing", 0, "--output", out, "--experiment", "t",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out / "t" / "best"
+
+
+@pytest.fixture
+def small(parquet, teacher, tmp_path):
+    """Flags of a distillation that takes seconds."""
+    return [
+        "--dataset", f"hfids/{parquet}", "--val-split", "test", "--model", "resnetv2_18", "--model-kwargs",
+        "layers=(1,1,1)", "channels=(8,16,24)", "stem_chs=8", "--img-size", 48, "-b", 16, "-j", 0, "--epochs", 2,
+        "--lr", 0.05, "--warmup-epochs", 0, "--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "dccd",
+        "--output", tmp_path / "out", "--experiment", "run",
+    ]  # fmt: skip
