@@ -78,7 +78,7 @@ def export(
     if label_names and len(label_names) == model.num_classes:
         config["label_names"] = label_names
     with replacing(target) as folder:
-        plain = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)
+        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
         save_for_hf(plain, str(folder), model_config=config, data_config=data_config, safe_serialization=True)
 
 

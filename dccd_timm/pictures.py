@@ -100,7 +100,9 @@ def draw_redundancy(path: Path, features: dict[str, Tensor]) -> dict[str, dict[s
         shares = covariance_spectrum(values).clamp_min(1e-8)
         rank = numbers[label]["effective_rank"]
         axes[-1].plot(range(1, len(shares) + 1), shares, color=colour, label=f"{label}: effective rank {rank:.1f}")
-    axes[-1].set(xlabel="principal direction", ylabel="share of variance", yscale="log", title="Spectrum of the features")
+    axes[-1].set(
+        xlabel="principal direction", ylabel="share of variance", yscale="log", title="Spectrum of the features"
+    )
     axes[-1].legend(frameon=False)
     _save(plt, figure, path)
     return numbers

@@ -26,9 +26,7 @@ def parameters_m(model: nn.Module) -> float:
     return sum(p.numel() for p in model.parameters()) / 1e6
 
 
-def start_block(
-    recipe: Recipe, student: nn.Module, teacher: nn.Module | None, facts: dict[str, Any]
-) -> str:
+def start_block(recipe: Recipe, student: nn.Module, teacher: nn.Module | None, facts: dict[str, Any]) -> str:
     """What is about to happen, in a few lines."""
     views, update = recipe.dccd_views, recipe.batch_size * recipe.grad_accum_steps * facts["world"]
     method = recipe.kd_distill_type
@@ -37,7 +35,7 @@ def start_block(
         weights = f", contrast {recipe.dccd_contrast_weight:g}, difference {recipe.dccd_difference_weight:g}"
     lines = [
         ("student", f"{short_name(recipe.model)}, {parameters_m(student):.3f} M parameters"),
-        ("teacher", f"{short_name(recipe.kd_model_name)}, {parameters_m(teacher):.3f} M parameters" if teacher else "-"),
+        ("teacher", f"{short_name(recipe.kd_model_name)}, {parameters_m(teacher):.3f} M parameters" if teacher else ""),
         ("method", f"{method}, {views} view{'s' if views != 1 else ''} per image{weights}"),
         ("data", f"{recipe.dataset or recipe.data_dir}: {facts['images']} images, {facts['classes']} classes,"
                  f" {'x'.join(map(str, facts['input_size']))}"),
@@ -46,7 +44,7 @@ def start_block(
         ("device", f"{facts['device']} x {facts['world']}, {facts['precision']}"),
         ("writes to", str(facts["folder"])),
     ]  # fmt: skip
-    return "\n".join(f"  {name:<10} {text}" for name, text in lines)
+    return "\n".join(f"  {name:<10} {text}" for name, text in lines if text)
 
 
 def closing_table(report: dict[str, Any]) -> str:
@@ -119,9 +117,7 @@ def _write_card(folder: Path, recipe: Recipe, report: dict[str, Any]) -> None:
     )
     origin = f"distilled by {recipe.kd_distill_type} from {teacher['name']}" if teacher else "trained without a teacher"
     table = f"```\n{closing_table(report)}\n```\n\n" if "top1" in student else ""
-    pictures = "\n".join(
-        f"![{p.stem}](report/{p.name})" for p in sorted((folder / "report").glob("*.png"))
-    )
+    pictures = "\n".join(f"![{p.stem}](report/{p.name})" for p in sorted((folder / "report").glob("*.png")))
     body = f"""---
 {card_data.to_yaml()}
 ---
@@ -129,7 +125,8 @@ def _write_card(folder: Path, recipe: Recipe, report: dict[str, Any]) -> None:
 
 A {student["name"]} ({student["parameters_m"]:.3f} M parameters), {origin}, trained with dccd-timm.
 
-{table}Epoch {report["best_epoch"] + 1} of {report["epochs"]}, the best by {recipe.eval_metric} on split {recipe.val_split or "train"}.
+{table}Epoch {report["best_epoch"] + 1} of {report["epochs"]}, the best by {recipe.eval_metric} on split
+{recipe.val_split or "train"}.
 
 {pictures}
 

@@ -109,7 +109,7 @@ def train_one(
             scheduler.step(progress.epoch + 1, metric)
         if accelerator.is_main_process:
             note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": progress.epoch, **metrics}}
-            student: nn.Module = task.get_eval_model(ema=_ema_is_judged(recipe))  # type: ignore[assignment]
+            student: nn.Module = task.get_eval_model(ema=_ema_is_judged(recipe))
             for word in ("last", "best") if better else ("last",):
                 checkpoint.export(student, folder / word, pieces.data_config, data.train.names, note)
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
@@ -128,9 +128,10 @@ def _build(recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: in
     """Everything that a wrong setting can break, before anything is written."""
     rank, world = accelerator.process_index, accelerator.num_processes
     names = data.train.names
+    student: Any
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
-    num_classes: int = student.num_classes  # type: ignore[assignment]
+    num_classes = student.num_classes
     if names and len(names) > num_classes:
         raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
     check_batch_norm(student, recipe)
@@ -142,7 +143,7 @@ def _build(recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: in
     task = build_task(recipe, student, teacher, data_config, mixing(recipe), accelerator.device)
     if recipe.channels_last:
         for module in task.children():
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
     optimizer: Any = build_optimizer(task, recipe, world)
     if recipe.model_ema:
         device = torch.device("cpu") if recipe.model_ema_force_cpu else None
@@ -162,11 +163,9 @@ def _build(recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: in
 
 def _validate(pieces: Pieces, accelerator: Accelerator, recipe: Recipe) -> dict[str, float]:
     """Metrics of the student, or of its average when there is one, as timm's train.py reports them."""
-    model: nn.Module = pieces.task.get_eval_model(ema=_ema_is_judged(recipe))  # type: ignore[assignment]
+    model: nn.Module = pieces.task.get_eval_model(ema=_ema_is_judged(recipe))
     assert pieces.val is not None
-    return evaluate(
-        model, pieces.val, accelerator, pieces.task.create_evaluator(), channels_last=recipe.channels_last
-    )
+    return evaluate(model, pieces.val, accelerator, pieces.task.create_evaluator(), channels_last=recipe.channels_last)
 
 
 def _finish(

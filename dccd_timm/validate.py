@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import set_seed
 from timm.data import resolve_input_data_config
 from timm.layers import apply_test_time_pool
-from timm.models import load_checkpoint, reparameterize_model, resolve_model_input_args
+from timm.models import load_checkpoint, reparameterize_model
 from timm.task import ClassificationEvaluator
 from torch import nn
 
@@ -17,7 +17,7 @@ from dccd_timm.data.build import build_eval_loader
 from dccd_timm.data.source import open_split
 from dccd_timm.engine.accelerator import start_accelerator
 from dccd_timm.evaluate import evaluate
-from dccd_timm.models.create import check_name, create, one_line
+from dccd_timm.models.create import create_sized, one_line
 from dccd_timm.models.teacher import TimmTeacher, load_teacher
 from dccd_timm.recipe import UserError, Validation
 
@@ -28,7 +28,7 @@ def validate(options: Validation) -> dict[str, Any]:
     Raises:
         UserError: for every mistake of settings, data or weights.
     """
-    accelerator = start_accelerator(options.device_recipe())
+    accelerator = start_accelerator(options.as_recipe())
     set_seed(options.seed)
     model = _build(options)
     parameters = sum(p.numel() for p in model.parameters())
@@ -43,7 +43,7 @@ def validate(options: Validation) -> dict[str, Any]:
         config["crop_pct"] = 1.0 if pooled else config["crop_pct"]
     model = model.to(accelerator.device)
     if options.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     num_classes: int = model.num_classes  # type: ignore[assignment]
     judge = None
     if options.teacher:
@@ -53,7 +53,7 @@ def validate(options: Validation) -> dict[str, Any]:
     if options.torchcompile:
         runner = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
 
-    recipe = options.data_recipe(config["input_size"][0])
+    recipe = options.as_recipe(config["input_size"][0])
     split = open_split(recipe, options.split, is_training=False)
     rank, world = accelerator.process_index, accelerator.num_processes
     loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device, rank, world)
@@ -68,20 +68,15 @@ def validate(options: Validation) -> dict[str, Any]:
 
 def _build(options: Validation) -> nn.Module:
     role = "model (--model)"
-    check_name(options.model, role)
-    request = dict(in_chans=options.in_chans, img_size=options.img_size, input_size=options.input_size)
-    try:
-        sized = resolve_model_input_args(options.model, request, **options.model_kwargs)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"{role} {options.model} cannot be built: {one_line(error)}") from error
-    for resolved in ("model_name", "pretrained_cfg", "pretrained_model_args"):
-        sized.pop(resolved, None)
-    words: dict[str, Any] = dict(
+    model = create_sized(
+        options.model,
+        role,
+        dict(in_chans=options.in_chans, img_size=options.img_size, input_size=options.input_size),
+        options.model_kwargs,
         pretrained=options.pretrained or not options.checkpoint,
         num_classes=options.num_classes,
         global_pool=options.gp,
     )
-    model = create(options.model, role, **(sized | {k: v for k, v in words.items() if v is not None}))
     if options.checkpoint:
         if not Path(options.checkpoint).is_file():
             raise UserError(f"checkpoint {options.checkpoint} does not exist")
@@ -96,9 +91,7 @@ def _build(options: Validation) -> nn.Module:
     return model.eval()
 
 
-def _results(
-    options: Validation, metrics: dict[str, float], parameters: int, config: dict[str, Any]
-) -> dict[str, Any]:
+def _results(options: Validation, metrics: dict[str, float], parameters: int, config: dict[str, Any]) -> dict[str, Any]:
     """timm's result, in its order; a teacher's numbers behind it."""
     results: dict[str, Any] = {"model": options.model}
     for name in ("top1", "top5"):

@@ -47,7 +47,10 @@ def write_parquet(folder, per_class=(16, 8), shards=2, spoil=(), labels=None, fe
         for part in range(parts):
             mine = rows[part::parts]
             images = [
-                {"bytes": b"\x89PNG broken" if split == "train" and n in spoil else encoded(picture(c, n)), "path": f"{n}.png"}
+                {
+                    "bytes": b"\x89PNG broken" if split == "train" and n in spoil else encoded(picture(c, n)),
+                    "path": f"{n}.png",
+                }
                 for c, n in mine
             ]
             table = {"image": images, "label": [labels[c] if labels else c for c, _ in mine]}

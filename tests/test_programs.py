@@ -74,9 +74,7 @@ def test_timm_alone_loads_the_student_bit_for_bit(finished, tmp_path):
     import timm
     import torch
 
-    model = timm.create_model(
-        "resnetv2_18", num_classes=3, layers=(1, 1, 1), channels=(8, 16, 24), stem_chs=8
-    ).eval()
+    model = timm.create_model("resnetv2_18", num_classes=3, layers=(1, 1, 1), channels=(8, 16, 24), stem_chs=8).eval()
     model.load_state_dict(safetensors.torch.load_file(run / "best" / "model.safetensors"))
     torch.manual_seed(0)
     assert torch.equal(model(torch.randn(4, 3, 48, 48)), torch.load(tmp_path / "logits"))

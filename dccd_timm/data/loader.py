@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any
 
 import torch
-from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
@@ -51,7 +50,7 @@ class _MapViews(Dataset[_Sample]):
     def __init__(self, source: MapSource, reader: _Reader, skips_to_next: bool) -> None:
         self.source, self.reader, self.skips_to_next = source, reader, skips_to_next
 
-    def __getitem__(self, position: tuple[int, int]) -> _Sample | None:
+    def __getitem__(self, position: tuple[int, int]) -> _Sample:
         epoch, index = position
         skipped: list[str] = []
         for _ in range(_RETRIES if self.skips_to_next else 1):
@@ -67,8 +66,15 @@ class _MapViews(Dataset[_Sample]):
 class _StreamViews(IterableDataset[_Sample]):
     """Samples of a stream, pass after pass: shards in a new order each pass, records permuted in blocks."""
 
-    def __init__(self, source: StreamSource | TimmStreamSource, reader: _Reader, rank: int, world: int, passes: int | None,
-                 start: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        source: StreamSource | TimmStreamSource,
+        reader: _Reader,
+        rank: int,
+        world: int,
+        passes: int | None,
+        start: int = 0,
+    ) -> None:
         self.source, self.reader, self.rank, self.world = source, reader, rank, world
         self.passes, self.start = passes, start
 
@@ -107,6 +113,8 @@ class _StreamViews(IterableDataset[_Sample]):
             # buffer 1 and one input shard: shard order only. datasets' own buffer cannot be resumed.
             dataset = dataset.shuffle(seed=mix(seed, epoch) % 2**31, buffer_size=1, max_buffer_input_shards=1)
         if self.world > 1:
+            from datasets.distributed import split_dataset_by_node  # absent on machines that read other sources
+
             by = "shards" if seed is not None and dataset.num_shards >= self.world else "examples"
             dataset = split_dataset_by_node(dataset, self.rank, self.world, strategy=by)
         records = self.source.records(dataset)

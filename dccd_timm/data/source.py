@@ -140,7 +140,9 @@ def _open_stream(recipe: Recipe, split: str, is_training: bool) -> StreamSource:
     name = recipe.dataset.removeprefix("hfids/")
     path = _local_folder(name, recipe.data_dir)
     if path is None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise UserError(f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)")
+        raise UserError(
+            f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
+        )
     try:
         dataset = datasets.load_dataset(str(path or name), split=split, streaming=True).decode(False)
         if dataset.features is None:
@@ -168,9 +170,7 @@ def _local_folder(name: str, data_dir: str | None) -> Path | None:
     return next((p for p in places if p.is_dir()), None)
 
 
-def _column(
-    wanted: str | None, features: Any, usual: tuple[str, ...], kind: type, what: str, flag: str
-) -> str:
+def _column(wanted: str | None, features: Any, usual: tuple[str, ...], kind: type, what: str, flag: str) -> str:
     """The column that was asked for, else the first of the right kind, else the first with a usual name."""
     if wanted:
         if wanted not in features:

@@ -45,7 +45,7 @@ class LossMeter:
             names = [name for at, name in broken if at == update]
             parts = [name for name in names if name != "loss"] or names
             raise UserError(
-                f"the loss is not finite at update {update + 1} (epoch {epoch + 1}): {' and '.join(parts)} became NaN or"
-                " infinite; lower --lr or that part's weight, or use --clip-grad; last/ holds the last good epoch"
+                f"the loss is not finite at update {update + 1} (epoch {epoch + 1}): {' and '.join(parts)} became NaN"
+                " or infinite; lower --lr or that part's weight, or use --clip-grad; last/ holds the last good epoch"
             )
         return dict(zip(self.names, sums.tolist(), strict=True))

@@ -37,7 +37,9 @@ def build_optimizer(task: TrainingTask, recipe: Recipe, world: int) -> Optimizer
     except (ValueError, TypeError, AssertionError) as error:
         known = list_optimizers()
         near = difflib.get_close_matches(recipe.opt, known, n=1)
-        hint = f"did you mean {near[0]}?" if recipe.opt.lower() not in known and near else "check --opt and --opt-kwargs"
+        hint = (
+            f"did you mean {near[0]}?" if recipe.opt.lower() not in known and near else "check --opt and --opt-kwargs"
+        )
         raise UserError(f"optimizer {recipe.opt}: {' '.join(str(error).split())}; {hint}") from error
 
 

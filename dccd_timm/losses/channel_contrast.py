@@ -63,7 +63,9 @@ def channel_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, 
         (first.T @ second).flatten(),
     ])  # fmt: skip
     moments = _SumOverRanks.apply(moments) if _ranks() > 1 else moments
-    rest_first, rest_second, square_first, square_second, product = (moments[1:] / moments[0]).split([c, d, c, d, c * d])
+    rest_first, rest_second, square_first, square_second, product = (moments[1:] / moments[0]).split(
+        [c, d, c, d, c * d]
+    )
     covariance = product.view(c, d) - rest_first[:, None] * rest_second
     scale_first, varies_first = _inverse_deviation(square_first - rest_first.square(), mean_first)
     scale_second, varies_second = _inverse_deviation(square_second - rest_second.square(), mean_second)

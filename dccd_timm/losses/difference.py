@@ -27,8 +27,8 @@ def dynamic_difference_loss(
     student, teacher = student_difference.float(), teacher_difference.float()
     if form == "mse":
         with torch.autocast(student.device.type, enabled=False):
-            centred = [d - d.mean(dim=-1, keepdim=True) for d in (student, teacher)]
-            return F.mse_loss(*centred)
+            student, teacher = (d - d.mean(dim=-1, keepdim=True) for d in (student, teacher))
+            return F.mse_loss(student, teacher)
     return 0.5 * (distillation_loss(student, teacher, temperature) + distillation_loss(-student, -teacher, temperature))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from timm.models import parse_model_name, split_model_name_tag
+from timm.models import parse_model_name, resolve_model_input_args, split_model_name_tag
 from torch import nn
 
 from dccd_timm.recipe import UserError
@@ -49,6 +49,24 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
         raise UserError(f"{role} {name}: {where} does not exist") from error
     except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, IndexError, AttributeError) as error:
         raise UserError(f"{role} {name} cannot be built: {one_line(error)}") from error
+
+
+def create_sized(
+    name: str, role: str, request: dict[str, Any], model_kwargs: dict[str, Any], **kwargs: Any
+) -> nn.Module:
+    """:func:`create` for images as requested (``in_chans``, ``img_size``, ``input_size``).
+
+    timm knows which architectures take a size at construction; ``model_kwargs`` are the architecture's own arguments.
+    """
+    check_name(name, role)
+    try:
+        sized = resolve_model_input_args(name, request, **model_kwargs)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{role} {name} cannot be built: {one_line(error)}") from error
+    for resolved in ("model_name", "pretrained_cfg", "pretrained_model_args"):
+        sized.pop(resolved, None)
+    given = {key: value for key, value in kwargs.items() if value is not None}
+    return create(name, role, **(sized | given))
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

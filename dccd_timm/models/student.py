@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 from timm.data import resolve_input_data_config
-from timm.models import resolve_model_input_args
 from torch import nn
 
-from dccd_timm.models.create import check_name, create, one_line
+from dccd_timm.models.create import create_sized, one_line
 from dccd_timm.recipe import Recipe, UserError
 
 
@@ -21,9 +20,15 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
         UserError: when the model cannot be built or does not take such images.
     """
     role = "student (--model)"
-    check_name(recipe.model, role)
-    request = dict(in_chans=recipe.in_chans, img_size=recipe.img_size, input_size=recipe.input_size)
-    kwargs: dict[str, Any] = dict(
+    pretrained: dict[str, Any] = dict(pretrained=recipe.pretrained)
+    if recipe.pretrained_path:
+        # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
+        pretrained = dict(pretrained=True, pretrained_cfg_overlay=dict(file=recipe.pretrained_path, num_classes=-1))
+    model: Any = create_sized(
+        recipe.model,
+        role,
+        dict(in_chans=recipe.in_chans, img_size=recipe.img_size, input_size=recipe.input_size),
+        recipe.model_kwargs,
         num_classes=num_classes,
         drop_rate=recipe.drop,
         drop_path_rate=recipe.drop_path,
@@ -32,26 +37,17 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
         bn_momentum=recipe.bn_momentum,
         bn_eps=recipe.bn_eps,
         checkpoint_path=recipe.initial_checkpoint or None,
-        pretrained=recipe.pretrained,
+        **pretrained,
     )
-    if recipe.pretrained_path:
-        # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
-        kwargs |= dict(pretrained=True, pretrained_cfg_overlay=dict(file=recipe.pretrained_path, num_classes=-1))
-    try:
-        sized = resolve_model_input_args(recipe.model, request, **recipe.model_kwargs)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"{role} {recipe.model} cannot be built: {one_line(error)}") from error
-    for resolved in ("model_name", "pretrained_cfg", "pretrained_model_args"):
-        sized.pop(resolved, None)
-    model = create(recipe.model, role, **(kwargs | sized))
     _initialise_head(model, recipe)
     if recipe.grad_checkpointing:
-        model.set_grad_checkpointing(enable=True)  # type: ignore[operator]
+        model.set_grad_checkpointing(enable=True)
     try:
         data_config = resolve_input_data_config(model, args=vars(recipe))
     except (ValueError, AssertionError) as error:
         raise UserError(f"{role} {recipe.model}: {one_line(error)}") from error
-    model.pretrained_cfg = dict(model.pretrained_cfg, **{k: data_config[k] for k in ("mean", "std", "crop_pct")})  # type: ignore[arg-type]
+    preprocessing = {key: data_config[key] for key in ("mean", "std", "crop_pct")}
+    model.pretrained_cfg = dict(model.pretrained_cfg, **preprocessing)
     return model, data_config
 
 
@@ -79,6 +75,4 @@ def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
     assert recipe.dccd_views is not None
     norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     if recipe.batch_size * recipe.dccd_views == 1 and any(norms):
-        raise UserError(
-            f"batch size 1 with 1 view leaves BatchNorm in {recipe.model} one sample: raise --batch-size or --dccd-views"
-        )
+        raise UserError(f"batch size 1 with 1 view leaves BatchNorm in {recipe.model} one sample: raise --batch-size")

@@ -35,7 +35,7 @@ def _patch_drop(model: nn.Module) -> float:
     return float(getattr(drop, "prob", 0.0) or 0.0)
 
 
-def single_head(model: nn.Module) -> None:
+def single_head(model: Any) -> None:
     """Let a two-headed distilled model answer with the mean of its heads, in training too."""
     if hasattr(model, "set_distilled_training"):
         model.set_distilled_training(False)
@@ -77,13 +77,12 @@ def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tupl
         ) from error
     finally:
         model.train(was_training)
-    shapes = [tuple(m.shape[1:]) for m in maps]
-    for stage, (shape, info) in enumerate(zip(shapes, model.feature_info, strict=True)):  # type: ignore[arg-type]
+    for stage, (shape, info) in enumerate(zip((tuple(m.shape[1:]) for m in maps), model.feature_info, strict=True)):  # type: ignore[arg-type]
         if len(shape) != 3 or shape[0] != info["num_chs"]:
             raise ValueError(
                 f"{role} {type(model).__name__}: the map of stage {stage} is {shape}, not [{info['num_chs']}, H, W]"
             )
-    return shapes
+    return [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
 
 
 def choose_stages(
@@ -101,11 +100,13 @@ def choose_stages(
         large = [k for k, (_, h, w) in enumerate(shapes) if h * w >= MIN_POSITIONS]
         if not large:
             raise ValueError(
-                f"no stage of the {role} has {MIN_POSITIONS} positions (its maps: {[s[1:] for s in shapes]}): use larger"
-                " images, or name stages with dccd_contrast_stages"
+                f"no stage of the {role} has {MIN_POSITIONS} positions (its maps: {[s[1:] for s in shapes]}): use"
+                " larger images, or name stages with dccd_contrast_stages"
             )
         return [large[-1]]
     stages = sorted(k if k >= 0 else len(shapes) + k for k in wanted)
     if len(set(stages)) != len(stages) or not all(0 <= k < len(shapes) for k in stages):
-        raise ValueError(f"dccd_contrast_stages {tuple(wanted)}: the {role} has {len(shapes)} stages, -1 to -{len(shapes)}")
+        raise ValueError(
+            f"dccd_contrast_stages {tuple(wanted)}: the {role} has {len(shapes)} stages, -1 to -{len(shapes)}"
+        )
     return stages

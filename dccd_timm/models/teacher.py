@@ -63,7 +63,9 @@ def freeze(model: nn.Module) -> nn.Module:
 def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: str) -> nn.Module:
     if not Path(checkpoint).is_file():
         near = difflib.get_close_matches(checkpoint, map(str, Path(checkpoint).parent.glob("*")), n=1)
-        raise UserError(f"teacher checkpoint {checkpoint} does not exist" + (f"; near it lies {near[0]}" if near else ""))
+        raise UserError(
+            f"teacher checkpoint {checkpoint} does not exist" + (f"; near it lies {near[0]}" if near else "")
+        )
     check_name(name, role)
     try:
         state = load_state_dict(checkpoint, use_ema=True)

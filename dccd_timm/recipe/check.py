@@ -11,10 +11,7 @@ Values = dict[str, Any]
 
 def defaults() -> Values:
     """Every setting's default."""
-    return {
-        f.name: f.default if f.default is not MISSING else f.default_factory()  # type: ignore[misc]
-        for f in fields(Recipe)
-    }
+    return {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(Recipe)}
 
 
 def resolve(given: Values) -> Values:

@@ -4,7 +4,7 @@ import ast
 import math
 import types
 import typing
-from dataclasses import Field
+from dataclasses import MISSING, Field
 from typing import Any, NamedTuple
 
 from dccd_timm.recipe.errors import UserError
@@ -39,7 +39,7 @@ def coerce(spec: Field[Any], value: Any) -> Any:
     if value is None:
         if kind.optional:
             return None
-        value = spec.default if spec.default_factory is None or not callable(spec.default_factory) else {}
+        value = spec.default_factory() if spec.default_factory is not MISSING else spec.default
     if kind.base is dict:
         return _mapping(value)
     if kind.many:

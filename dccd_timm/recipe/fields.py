@@ -23,9 +23,7 @@ def option(
     high: float | None = None,
 ) -> Any:
     """One setting: ``flags`` are further spellings, ``count`` the number of values, ``low``/``high`` its range."""
-    meta = dict(
-        help=help, flags=flags, group=group, choices=choices, count=count, const=const, low=low, high=high
-    )
+    meta = dict(help=help, flags=flags, group=group, choices=choices, count=count, const=const, low=low, high=high)
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=meta)
     return field(default=default, metadata=meta)

@@ -66,7 +66,7 @@ def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:
         raise UserError(f"recipe {path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict | None):
         raise UserError(f"recipe {path} must be a mapping of names to values, not a {type(loaded).__name__}")
-    known = {}
+    known: dict[str, Any] = {}
     for key, value in (loaded or {}).items():
         name = str(key).replace("-", "_")
         if name == "data":  # timm's positional folder, None in most of its args.yaml

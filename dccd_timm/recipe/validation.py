@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,11 @@ class Validation:
     torchcompile_mode: str | None = _run(None, "mode of torch.compile")
     # fmt: on
 
-    def data_recipe(self, in_chans: int) -> Recipe:
-        """The words that reading data needs, as the training programs know them."""
-        shared = ("data_dir dataset dataset_download class_map input_img_mode input_key target_key max_data_errors"
-                  " workers batch_size no_prefetcher pin_mem seed").split()  # fmt: skip
+    def as_recipe(self, in_chans: int = 3) -> Recipe:
+        """The words that both programs know, for the parts that read a Recipe: data and accelerate."""
+        shared = {f.name for f in fields(self)} & {f.name for f in fields(Recipe)} - {"in_chans"}
         words = {name: getattr(self, name) for name in shared}
         return Recipe(**words, val_split=self.split, val_num_samples=self.num_samples, in_chans=in_chans, dccd_views=1)
-
-    def device_recipe(self) -> Recipe:
-        """The words that starting accelerate needs."""
-        return Recipe(device=self.device, amp=self.amp, amp_dtype=self.amp_dtype, fast_norm=self.fast_norm)
 
 
 TAKEN_OVER = (

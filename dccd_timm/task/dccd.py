@@ -73,7 +73,9 @@ class DCCDTask(TrainingTask):
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
         if views < 1 or (difference_loss_weight > 0 and views < 2):
-            raise ValueError(f"a difference needs 2 views of an image, got views={views}: set the weight to 0 or views=2")
+            raise ValueError(
+                f"a difference needs 2 views of an image, got views={views}: set the weight to 0 or views=2"
+            )
         if contrast_where not in ("spatial", "pooled"):
             raise ValueError(f"contrast_where must be spatial or pooled, got {contrast_where!r}")
         check_tappable(student_model, "student")
@@ -160,11 +162,12 @@ class DCCDTask(TrainingTask):
         )
         return self
 
-    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
+    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> Any:
         """Compile student and teacher, not the losses (their collectives cannot be); returns the eval model."""
         student = unwrap_model(self.trainable_module).student
-        self.eval_model = torch.compile(student, backend=backend, mode=mode, **compile_kwargs)
-        self.trainable_module = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
+        self.eval_model: Any = torch.compile(student, backend=backend, mode=mode, **compile_kwargs)
+        trainable: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
+        self.trainable_module = trainable
         self.teacher.compile(backend=backend, mode=mode, **compile_kwargs)
         return self.eval_model
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from dccd_timm import ChannelContrastiveLoss, DynamicDifferenceLoss
 
 

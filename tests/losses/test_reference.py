@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+
 from dccd_timm import ChannelContrastiveLoss, DynamicDifferenceLoss
 from dccd_timm.losses import distillation_loss
-
 from tests.losses import reference
 
 SHAPES = {

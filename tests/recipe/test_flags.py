@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from dccd_timm.recipe import Recipe, UserError, load_recipe
 from dccd_timm.recipe.load import GRAMMAR
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
@@ -105,7 +106,15 @@ def test_each_flag_taken_over_is_accepted_with_a_notice(foreign, caplog):
 
 def test_timms_own_args_yaml_loads_and_means_the_same(tmp_path):
     settings = {row["dest"]: timm_default(row) for row in TABLE}
-    settings |= {"model": "resnet18", "lr": 0.3, "opt": "lamb", "mixup": 0.1, "naflex_train_seq_lens": [128, 256, 576, 784, 1024]}
+    settings |= {
+        "model": "resnet18",
+        "lr": 0.3,
+        "opt": "lamb",
+        "mixup": 0.1,
+        "naflex_train_seq_lens": [128, 256, 576, 784, 1024],
+    }
     path = tmp_path / "args.yaml"
     path.write_text(yaml.safe_dump(settings))
-    assert load_recipe(["-c", str(path)]) == load_recipe("--model resnet18 --lr 0.3 --opt lamb --mixup 0.1".split())
+    assert load_recipe(["-c", str(path)]) == load_recipe(
+        ["--model", "resnet18", "--lr", "0.3", "--opt", "lamb", "--mixup", "0.1"]
+    )

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import yaml
+
 from dccd_timm.recipe import Recipe, UserError, load_recipe, load_validation
 
 DCCD = ["--kd-model-name", "resnet18", "--kd-distill-type", "dccd"]
@@ -39,7 +40,9 @@ def test_without_a_teacher_timms_default_method_means_none():
 
 
 def test_a_recipe_for_dccd_can_be_switched_to_another_method_and_its_args_run_again(tmp_path):
-    text = "kd_model_name: resnet18\nkd_distill_type: dccd\ndccd_views: 2\ndccd_contrast_weight: 0.7\nkd_temperature: 3\n"
+    text = (
+        "kd_model_name: resnet18\nkd_distill_type: dccd\ndccd_views: 2\ndccd_contrast_weight: 0.7\nkd_temperature: 3\n"
+    )
     recipe = load_recipe(["-c", write(tmp_path, text), "--kd-distill-type", "none"])
     assert (recipe.kd_distill_type, recipe.dccd_views) == ("none", 2)
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}

@@ -5,10 +5,11 @@ import copy
 import pytest
 import timm
 import torch
-from dccd_timm import DCCDTask
-from dccd_timm.recipe import UserError
 from timm.task import LogitDistillationTask
 from torch import nn
+
+from dccd_timm import DCCDTask
+from dccd_timm.recipe import UserError
 
 RESNET = dict(num_classes=10, layers=(1, 1, 1), stem_chs=8)
 
@@ -203,7 +204,9 @@ def test_timm_optimizer_groups_and_clip_parameters():
 
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64, depth=3)
     task = DCCDTask(vit, resnet(1), nn.CrossEntropyLoss(), input_size=(3, 64, 64))
-    groups = create_optimizer_v2(task.trainable_module, "adamw", lr=1e-3, weight_decay=0.1, layer_decay=0.7).param_groups
+    groups = create_optimizer_v2(
+        task.trainable_module, "adamw", lr=1e-3, weight_decay=0.1, layer_decay=0.7
+    ).param_groups
     assert len({g["lr_scale"] for g in groups}) == 5  # embedding, 3 blocks, head with channel map
     undecayed = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
     assert id(vit.pos_embed) in undecayed and id(vit.cls_token) in undecayed
