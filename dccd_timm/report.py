@@ -62,9 +62,18 @@ def closing_table(report: dict[str, Any]) -> str:
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def describe(model_name: str | None, method: str | None, model: nn.Module) -> dict[str, Any]:
-    """A network's line in the report."""
-    return {"name": short_name(model_name), "method": method, "parameters_m": round(parameters_m(model), 4)}
+def describe(model_name: str | None, method: str | None, model: Any) -> dict[str, Any]:
+    """A network's line in the report; a folder's name says little, so such a model goes by its architecture."""
+    name = short_name(model_name)
+    if (model_name or "").startswith("local-dir:"):
+        name = model.pretrained_cfg.get("architecture", name)
+    return {"name": name, "method": method, "parameters_m": round(parameters_m(model), 4)}
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The report of a run that came to its end, or None."""
+    path = folder / "report" / "report.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def summarise(folder: Path, progress: Progress, metrics: dict[str, float], with_eval: bool) -> None:
@@ -118,6 +127,7 @@ def _write_card(folder: Path, recipe: Recipe, report: dict[str, Any]) -> None:
     origin = f"distilled by {recipe.kd_distill_type} from {teacher['name']}" if teacher else "trained without a teacher"
     table = f"```\n{closing_table(report)}\n```\n\n" if "top1" in student else ""
     pictures = "\n".join(f"![{p.stem}](report/{p.name})" for p in sorted((folder / "report").glob("*.png")))
+    split = recipe.val_split or recipe.train_split
     body = f"""---
 {card_data.to_yaml()}
 ---
@@ -125,8 +135,7 @@ def _write_card(folder: Path, recipe: Recipe, report: dict[str, Any]) -> None:
 
 A {student["name"]} ({student["parameters_m"]:.3f} M parameters), {origin}, trained with dccd-timm.
 
-{table}Epoch {report["best_epoch"] + 1} of {report["epochs"]}, the best by {recipe.eval_metric} on split
-{recipe.val_split or "train"}.
+{table}Epoch {report["best_epoch"] + 1} of {report["epochs"]}, the best by {recipe.eval_metric} on split {split}.
 
 {pictures}
 

@@ -67,10 +67,14 @@ def train(recipe: Recipe) -> dict[str, Any]:
     folder = checkpoint.run_folder(recipe, accelerator)
     control = None
     if recipe.dccd_control:
-        settings = dataclasses.replace(recipe, kd_distill_type=recipe.dccd_control, dccd_control=None)
-        control = train_one(settings, data, folder / "control", accelerator, None)
-        accelerator.free_memory()
-    return train_one(recipe, data, folder, accelerator, control)
+        control = report.finished(folder / "control") if recipe.resume else None
+        if control is None:
+            settings = dataclasses.replace(recipe, kd_distill_type=recipe.dccd_control, dccd_control=None)
+            control = train_one(settings, data, folder / "control", accelerator, None)
+            accelerator.free_memory()
+    result = train_one(recipe, data, folder, accelerator, control)
+    accelerator.end_training()
+    return result
 
 
 def train_one(
@@ -115,6 +119,8 @@ def train_one(
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
             if progress.epoch == start_epoch:
                 _draw_views(folder, pieces, data.train.names)
+        numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
+        accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         checkpoint.save_state(folder, task, accelerator, {"epoch": progress.epoch, "best": best})
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
@@ -188,7 +194,7 @@ def _finish(
         result["student"] = {}
     result["student"] |= report.describe(recipe.model, recipe.kd_distill_type, best)
     if pieces.judge is not None:
-        result["teacher"] = (teacher or {}) | report.describe(recipe.kd_model_name, None, pieces.judge)
+        result["teacher"] = (teacher or {}) | report.describe(recipe.kd_model_name, None, pieces.judge.model)
     if control:
         result["control"] = control["student"]
     if pieces.val is not None:

@@ -100,9 +100,13 @@ def decode(image: Any, mode: str) -> Image.Image:
         image = io.BytesIO(image)
     if image is None:
         raise OSError("no image in this record")
-    if not isinstance(image, Image.Image):
-        image = Image.open(image)
-    return image.convert(mode)
+    if isinstance(image, Image.Image):
+        return image.convert(mode)
+    with Image.open(image) as opened:
+        decoded = opened.convert(mode)
+    if not isinstance(image, str):
+        image.close()  # PIL leaves files open that it did not open
+    return decoded
 
 
 def mix(*numbers: int) -> int:

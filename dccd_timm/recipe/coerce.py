@@ -36,9 +36,9 @@ def coerce(spec: Field[Any], value: Any) -> Any:
         UserError: says what was expected and what came.
     """
     kind, meta = kind_of(spec), spec.metadata
+    if kind.optional and value in (None, ""):  # an empty text is how the command line unsets a recipe's word
+        return None
     if value is None:
-        if kind.optional:
-            return None
         value = spec.default_factory() if spec.default_factory is not MISSING else spec.default
     if kind.base is dict:
         return _mapping(value)

@@ -1,0 +1,150 @@
+"""Views per second and peak memory of one optimisation step: DCCD against timm's own distillation tasks.
+
+    python benchmarks/step.py                                  # resnet34 -> resnet18 at 224 px; CUDA when there is one
+    python benchmarks/step.py --images 4 --rounds 5 --device cpu
+
+All tasks take the same stacked batch of views in the same process, in turns, so that a machine that changes its speed
+changes it for all. Ratios are medians over rounds of (this task / that task) within one round.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import timm
+import torch
+from timm.task import FeatureDistillationTask, LogitDistillationTask, TrainingTask
+from torch import nn
+
+from dccd_timm import DCCDTask
+
+TASKS = ("timm logit", "timm feature", "dccd, weights 0", "dccd")
+
+
+def build(name: str, args: argparse.Namespace, device: torch.device) -> TrainingTask:
+    """A fresh task of a random pair: speed does not depend on the weights."""
+    torch.manual_seed(0)
+    student = timm.create_model(args.student, num_classes=args.classes).to(device)
+    teacher = timm.create_model(args.teacher, num_classes=args.classes).to(device)
+    teacher.eval().requires_grad_(False)
+    shared: dict[str, Any] = dict(criterion=nn.CrossEntropyLoss(), device=device, verbose=False)
+    if name == "timm logit":
+        task: TrainingTask = LogitDistillationTask(student, teacher, temperature=4.0, **shared)
+    elif name == "timm feature":
+        task = FeatureDistillationTask(student, teacher, **shared)
+    else:
+        weights = {} if name == "dccd" else dict(contrast_loss_weight=0.0, difference_loss_weight=0.0)
+        task = DCCDTask(student, teacher, views=args.views, input_size=(3, args.size, args.size), **weights, **shared)
+    if args.channels_last:
+        for module in task.children():
+            module.to(memory_format=torch.channels_last)
+    return task.train()
+
+
+def step(
+    task: TrainingTask, optimizer: torch.optim.Optimizer, images: Any, target: Any, args: argparse.Namespace
+) -> None:
+    """Forward, backward, update."""
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=args.amp):
+        loss = task(images, target)["loss"]
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def prepare(name: str, args: argparse.Namespace, device: torch.device) -> tuple[Any, ...]:
+    """Task, optimizer and one stacked batch."""
+    task = build(name, args, device)
+    optimizer = torch.optim.SGD(task.trainable_module.parameters(), lr=0.01, momentum=0.9)
+    count = args.images * args.views
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count, 3, args.size, args.size, generator=generator).to(device)
+    if args.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return task, optimizer, images, torch.arange(count, device=device) % args.classes, args
+
+
+def timed(run: tuple[Any, ...], device: torch.device) -> float:
+    """Seconds of one step."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    step(*run)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def peak_memory(name: str, args: argparse.Namespace, queue: Any) -> None:
+    """Peak memory of two steps in MB: allocated on CUDA, resident of this process on the CPU."""
+    device = torch.device(args.device)
+    run = prepare(name, args, device)
+    for _ in range(2):
+        step(*run)
+    cuda = device.type == "cuda"
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
+    queue.put(peak)
+
+
+def main() -> None:
+    """Time the tasks in turns and print ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--student", default="resnet18")
+    parser.add_argument("--teacher", default="resnet34")
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--images", type=int, default=128 if cuda else 8)
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=50 if cuda else 9)
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=cuda, help="bfloat16 autocast")
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+
+    memory = {}
+    context = multiprocessing.get_context("spawn")
+    for name in TASKS:
+        queue = context.Queue()
+        process = context.Process(target=peak_memory, args=(name, args, queue))
+        process.start()
+        memory[name] = queue.get()
+        process.join()
+
+    runs = {name: prepare(name, args, device) for name in TASKS}
+    for run in runs.values():
+        step(*run)
+    seconds: dict[str, list[float]] = {name: [] for name in TASKS}
+    for number in range(args.rounds):
+        # another order in each round: a step can warm or cool the next one's caches
+        for name in TASKS[number % len(TASKS) :] + TASKS[: number % len(TASKS)]:
+            seconds[name].append(timed(runs[name], device))
+    count = args.images * args.views
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{args.teacher} -> {args.student}, {args.size} px, {args.images} images x {args.views} views, {where},"
+          f" {'bfloat16' if args.amp else 'float32'}, {'channels-last' if args.channels_last else 'NCHW'},"
+          f" {args.rounds} rounds, torch {torch.__version__}, timm {timm.__version__}")  # fmt: skip
+    print("| task | views/s | peak memory (MB) | " + " | ".join(f"time / {name}" for name in TASKS[:3]) + " |")
+    print("|" + "---|" * 6)
+    for name in TASKS:
+        ratios = [
+            statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True)) for other in TASKS[:3]
+        ]
+        cells = " | ".join(f"{ratio:.3f}" for ratio in ratios)
+        print(f"| {name} | {count / statistics.median(seconds[name]):.1f} | {memory[name]:.0f} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
