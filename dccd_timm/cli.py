@@ -43,8 +43,8 @@ def _guarded(story: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None
     try:
         story(argv)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"rank {rank}: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

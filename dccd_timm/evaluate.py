@@ -28,7 +28,7 @@ def evaluate(
     percentage of images to which both give the same class.
     """
     model.eval()
-    same = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    same = torch.zeros(2, dtype=torch.int64, device=accelerator.device)
     quiet = not accelerator.is_main_process or not sys.stderr.isatty()
     for batch in tqdm(loader, desc="validate", unit="batch", disable=quiet, leave=False, dynamic_ncols=True):
         images = batch.views[:, 0]
@@ -53,14 +53,14 @@ def evaluate(
 
 
 @torch.inference_mode()
-def pooled_features(model: Any, loader: Iterable[Batch], accelerator: Accelerator, limit: int) -> torch.Tensor:
-    """Features before the classifier, [N, C] on the CPU, of about ``limit`` images over all ranks."""
+def pooled_features(model: Any, loader: Iterable[Batch], limit: int) -> torch.Tensor:
+    """Features before the classifier, [N, C] on the CPU, of the first ``limit`` images of this rank."""
     model.eval()
     rows, count = [], 0
     for batch in loader:
         pooled = model.forward_head(model.forward_features(batch.views[:, 0]), pre_logits=True)
-        rows.append(accelerator.gather(pooled.float()).cpu())
-        count += len(rows[-1])
+        rows.append(pooled.float().cpu())
+        count += len(pooled)
         if count >= limit:
             break
     return torch.cat(rows)[:limit]

@@ -49,7 +49,7 @@ def start_block(recipe: Recipe, student: nn.Module, teacher: nn.Module | None, f
 
 def closing_table(report: dict[str, Any]) -> str:
     """Teacher, student and control side by side."""
-    rows = [("", "parameters", "top-1", "top-5", "agrees with teacher")]
+    rows: list[tuple[str, ...]] = [("", "parameters", "top-1", "top-5", "agrees with teacher")]
     for label in ("teacher", "student", "control"):
         if part := report.get(label):
             agreement = part.get("agreement")
@@ -58,7 +58,9 @@ def closing_table(report: dict[str, Any]) -> str:
                 f"{label} ({how})", f"{part['parameters_m']:.3f} M", f"{part['top1']:.2f} %",
                 f"{part['top5']:.2f} %", "" if agreement is None else f"{agreement:.2f} %",
             ))  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    if not report.get("teacher"):
+        rows = [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 

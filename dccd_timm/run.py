@@ -197,17 +197,16 @@ def _finish(
         result["teacher"] = (teacher or {}) | report.describe(recipe.kd_model_name, None, pieces.judge.model)
     if control:
         result["control"] = control["student"]
-    if pieces.val is not None:
+    if pieces.val is not None and accelerator.is_main_process:
         networks: dict[str, Any] = {"teacher": pieces.judge, "student": best}
         if control:
             networks["control"] = _reload(folder / "control" / "best", accelerator)
         features = {
-            label: pooled_features(model, pieces.val, accelerator, _FEATURE_IMAGES)
+            label: pooled_features(model, pieces.val, _FEATURE_IMAGES)
             for label, model in networks.items()
             if model is not None
         }
-        if accelerator.is_main_process:
-            result["redundancy"] = pictures.draw_redundancy(folder / "report" / "redundancy.png", features)
+        result["redundancy"] = pictures.draw_redundancy(folder / "report" / "redundancy.png", features)
     if accelerator.is_main_process:
         report.close(folder, recipe, result)
     accelerator.wait_for_everyone()

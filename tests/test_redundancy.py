@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from dccd_timm.redundancy import channel_correlation, effective_rank, mean_off_diagonal
 
 

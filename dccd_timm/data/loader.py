@@ -213,6 +213,8 @@ class TrainLoader:
                     yield prepared
             if empty:
                 raise UserError("the training split gave no readable image")
+            if isinstance(self.loader.dataset, _StreamViews):  # a reader of timm's, one pass at a time
+                self.loader.dataset.start += 1
 
 
 class EvalLoader:

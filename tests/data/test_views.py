@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from timm.data import Mixup, create_loader, create_transform
+from torch.utils.data import Dataset
+
 from dccd_timm import MultiViewTransform
 from dccd_timm.batch import Batch, fold_views
 from dccd_timm.data.device import ViewPreparer
 from dccd_timm.data.views import decode, seeded, train_views
 from dccd_timm.recipe import load_recipe
-from PIL import Image
-from timm.data import Mixup, create_loader, create_transform
-from torch.utils.data import Dataset
-
 from tests.conftest import encoded, picture
 
 CONFIG = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from dccd_timm import ChannelContrastiveLoss
 
+from dccd_timm import ChannelContrastiveLoss
 from tests.conftest import ROOT
 
 SCRIPT = """

@@ -7,9 +7,10 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from timm.models import save_for_hf
+
 from dccd_timm.models.teacher import load_teacher
 from dccd_timm.recipe import UserError
-from timm.models import save_for_hf
 
 
 @pytest.fixture(scope="module")
