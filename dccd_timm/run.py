@@ -90,11 +90,16 @@ def train_one(
         raise UserError(f"{folder} is trained already, {start_epoch} of {num_epochs} epochs: raise --epochs to go on")
     if saved:
         checkpoint.load_state(folder, task, accelerator, with_optimizer=not recipe.no_resume_opt)
+    set_seed(recipe.seed + start_epoch, device_specific=True)  # dropout, erasing and mixing differ between ranks
+    loader.prepare.set_epoch(start_epoch)
+    first = loader.peek()
     if accelerator.is_main_process:
         checkpoint.begin(folder, recipe)
+        if not saved:
+            normal, names = (pieces.data_config["mean"], pieces.data_config["std"]), data.train.names
+            pictures.draw_views(folder / "report" / "views.png", first.views, first.target, *normal, names)
         facts = _facts(recipe, data, pieces, accelerator) | {"epochs": num_epochs, "folder": folder}
         print(report.start_block(recipe, pieces.student, pieces.judge, facts), flush=True)
-    set_seed(recipe.seed + start_epoch, device_specific=True)  # dropout, erasing and mixing differ between ranks
 
     best = saved["best"] if saved else None
     began = time.perf_counter()
@@ -117,8 +122,6 @@ def train_one(
             for word in ("last", "best") if better else ("last",):
                 checkpoint.export(student, folder / word, pieces.data_config, data.train.names, note)
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
-            if progress.epoch == start_epoch:
-                _draw_views(folder, pieces, data.train.names)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         checkpoint.save_state(folder, task, accelerator, {"epoch": progress.epoch, "best": best})
@@ -216,13 +219,6 @@ def _finish(
 def _reload(path: Path, accelerator: Accelerator) -> nn.Module:
     """The exported student, as anyone would load it."""
     return timm.create_model(f"local-dir:{path}", pretrained=True).to(accelerator.device).eval()
-
-
-def _draw_views(folder: Path, pieces: Pieces, names: list[str] | None) -> None:
-    if (first := pieces.loader.first) is not None:
-        config = pieces.data_config
-        path = folder / "report" / "views.png"
-        pictures.draw_views(path, first.views, first.target, config["mean"], config["std"], names)
 
 
 def _ema_is_judged(recipe: Recipe) -> bool:

@@ -192,6 +192,7 @@ def test_class_indices_out_of_range(small, tmp_path):
     data = write_parquet(tmp_path / "data", labels=(0, 1, 5), features=False)
     done = run_program(*small, "--dataset", f"hfids/{data}", "--num-classes", 3)
     assert_one_line(done, "class index 5 is outside 0 ... 2")
+    assert not (tmp_path / "out").exists()
 
 
 def test_unreadable_images_are_skipped_counted_and_limited(small, tmp_path):

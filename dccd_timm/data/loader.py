@@ -199,18 +199,29 @@ class TrainLoader:
     def __init__(self, source: AnySource, loader: DataLoader[Any], batches: int, prepare: ViewPreparer, limit: int):
         self.source, self.loader, self.batches_per_epoch, self.prepare = source, loader, batches, prepare
         self.skips = SkipCounter(limit)
-        self.first: Batch | None = None  # kept for a picture
+        self._batches: Iterator[Batch] | None = None
+        self._first: Batch | None = None
+
+    def peek(self) -> Batch:
+        """The first batch, read ahead: bad data stops a run before it has written anything. It is not lost."""
+        if self._first is None:
+            self._batches = self._endless()
+            self._first = next(self._batches)
+        return self._first
 
     def __iter__(self) -> Iterator[Batch]:
+        yield self.peek()
+        assert self._batches is not None
+        yield from self._batches
+
+    def _endless(self) -> Iterator[Batch]:
         while True:
             empty = True
             for batch in self.loader:
                 self.skips.check(batch)
                 if len(batch.views):
                     empty = False
-                    prepared = self.prepare(batch)
-                    self.first = self.first or prepared
-                    yield prepared
+                    yield self.prepare(batch)
             if empty:
                 raise UserError("the training split gave no readable image")
             if isinstance(self.loader.dataset, _StreamViews):  # a reader of timm's, one pass at a time
