@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("output/quickstart"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--methods", nargs="+", default=["none", KD, "DCCD", "contrast only", "difference only"])
+    parser.add_argument("--methods", nargs="+", default=["none", KD, "DCCD"], choices=METHODS)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of each run")
     parser.add_argument(

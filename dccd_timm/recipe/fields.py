@@ -108,7 +108,7 @@ class Recipe:
 
     dccd_views: int | None = _dccd(None, "augmented views per image, for every method (default: 2 for dccd, 1 else)",
                                    low=1)
-    dccd_contrast_weight: float = _dccd(0.2, "weight of the channel contrast term", low=0)
+    dccd_contrast_weight: float = _dccd(0.1, "weight of the channel contrast term", low=0)
     dccd_contrast_temperature: float = _dccd(0.1, "temperature of the channel contrast", low=1e-6)
     dccd_contrast_where: str = _dccd("spatial", "compare channels at all positions or after pooling",
                                      choices=("spatial", "pooled"))
@@ -116,9 +116,9 @@ class Recipe:
         None, "stages counted from the end, e.g. -1 -2 (default: the deepest with at least 16 positions)")
     dccd_contrast_direction: str = _dccd("symmetric", "match in both directions, or each student channel only",
                                          choices=("symmetric", "student"))
-    dccd_contrast_targets: str = _dccd("hard", "same channel only, or the teacher's own channel similarities",
+    dccd_contrast_targets: str = _dccd("soft", "the teacher's own channel similarities, or the same channel only",
                                        choices=("hard", "soft"))
-    dccd_difference_weight: float = _dccd(0.1, "weight of the difference term", low=0)
+    dccd_difference_weight: float = _dccd(0.02, "weight of the difference term", low=0)
     dccd_difference_temperature: float = _dccd(4.0, "temperature of the difference (kl)", low=1e-6)
     dccd_difference_loss: str = _dccd("kl", "compare differences by KL of their softmax or by MSE",
                                       choices=("kl", "mse"))

@@ -37,6 +37,7 @@ class DCCDTask(TrainingTask):
         distill_loss_weight, task_loss_weight, temperature: timm's words for KD.
         contrast_stages: stages counted from the end; None takes the deepest with at least 16 positions.
         contrast_where: ``spatial`` (all positions) or ``pooled`` (global average).
+        contrast_targets, contrast_direction: as in :class:`dccd_timm.ChannelContrastiveLoss`.
         difference_views: the two views whose difference is compared.
         input_size, input_mean, input_std: images [C, H, W] and their normalisation; default: the student's own.
 
@@ -54,13 +55,13 @@ class DCCDTask(TrainingTask):
         distill_loss_weight: float | None = None,
         task_loss_weight: float | None = None,
         temperature: float = 4.0,
-        contrast_loss_weight: float = 0.2,
+        contrast_loss_weight: float = 0.1,
         contrast_temperature: float = 0.1,
         contrast_where: str = "spatial",
         contrast_stages: Sequence[int] | None = None,
         contrast_direction: str = "symmetric",
-        contrast_targets: str = "hard",
-        difference_loss_weight: float = 0.1,
+        contrast_targets: str = "soft",
+        difference_loss_weight: float = 0.02,
         difference_temperature: float = 4.0,
         difference_form: str = "kl",
         difference_views: Sequence[int] = (0, 1),
@@ -124,12 +125,6 @@ class DCCDTask(TrainingTask):
         grids = [(1, 1) if pooled else common_grid(s[1:], t[1:]) for s, t in pairs]
         widths = [(s[0], t[0]) for s, t in pairs]
         return TappedStudent(student, stages[0], grids, widths).to(device=self.device, dtype=self.dtype)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the student's mode; the teacher stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         """One step's losses.
