@@ -95,19 +95,27 @@ def channel_contrastive_loss(
         student, teacher = student.float(), teacher.float()
         correlation, _, alive = channel_correlation(student, teacher)
         keep = alive[None, :] & alive[:, None]
-        if targets == "soft":
-            with torch.no_grad():
-                similarity, _, _ = channel_correlation(teacher, teacher)
-                wanted = (similarity / temperature).masked_fill(~keep, -torch.inf).softmax(dim=1).nan_to_num()
-        else:
-            wanted = torch.diag(alive.to(correlation.dtype))
-        sides = (correlation, correlation.T) if direction == "symmetric" else (correlation,)
-        losses = []
-        for side in sides:
-            # a large negative number and not -inf: 0 * inf in the product below would not be a number
-            log_probability = (side / temperature).masked_fill(~keep, -1e4).log_softmax(dim=1)
-            losses.append(-(wanted * log_probability).sum() / alive.sum().clamp(min=1))
-        return torch.stack(losses).mean()
+        # a large negative number and not -inf: 0 * inf in the products below would not be a number
+        logits = (correlation / temperature).masked_fill(~keep, -1e4)
+        wanted = _similarity_targets(teacher, temperature, keep) if targets == "soft" else None
+        total = _cross_entropy_sum(logits.log_softmax(dim=1), wanted, alive)
+        if direction == "symmetric":
+            total = 0.5 * (total + _cross_entropy_sum(logits.log_softmax(dim=0).T, wanted, alive))
+        return total / alive.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def _similarity_targets(teacher: Tensor, temperature: float, keep: Tensor) -> Tensor:
+    """Softmax of the teacher's own channel correlations / tau, [C, C]; rows of constant channels are 0."""
+    similarity, _, _ = channel_correlation(teacher, teacher)
+    return (similarity / temperature).masked_fill(~keep, -torch.inf).softmax(dim=1).nan_to_num()
+
+
+def _cross_entropy_sum(log_probability: Tensor, wanted: Tensor | None, alive: Tensor) -> Tensor:
+    """Cross-entropy [C, C] summed over rows, against ``wanted`` or the diagonal of ``alive`` channels."""
+    if wanted is None:
+        return -torch.where(alive, log_probability.diagonal(), 0.0).sum()
+    return -(wanted * log_probability).sum()
 
 
 class ChannelContrastiveLoss(nn.Module):
