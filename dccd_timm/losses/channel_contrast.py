@@ -49,33 +49,32 @@ def channel_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, 
     """Correlation of all channel pairs over the global batch: [M, C] and [M, D] to [C, D] in [-1, 1].
 
     Also returns which channels vary at all, bool [C] and [D]: a constant channel has no direction, its correlations
-    and their gradients are 0. Only sums of size C * D cross the ranks. A common mean is taken off first, because one
-    pass in float32 would lose the variance of channels with a large mean; covariance does not change by it.
+    and their gradients are 0. Only sums of size C * D cross the ranks.
+
+    Global means are taken off first and without gradient: one pass in float32 would lose the variance of channels with
+    a large mean, and around the mean the derivative of a covariance by either mean is 0.
     """
     c, d = first.shape[1], second.shape[1]
     with torch.no_grad():
         sums = torch.cat([first.new_tensor([len(first)]), first.sum(0), second.sum(0)])
         sums = _all_reduce(sums) if _ranks() > 1 else sums
-        mean_first, mean_second = (sums[1:] / sums[0]).split([c, d])
+        count, (mean_first, mean_second) = sums[0], (sums[1:] / sums[0]).split([c, d])
     first, second = first - mean_first, second - mean_second
-    moments = torch.cat([
-        first.new_tensor([len(first)]), first.sum(0), second.sum(0), first.square().sum(0), second.square().sum(0),
-        (first.T @ second).flatten(),
-    ])  # fmt: skip
-    moments = _SumOverRanks.apply(moments) if _ranks() > 1 else moments
-    rest_first, rest_second, square_first, square_second, product = (moments[1:] / moments[0]).split(
-        [c, d, c, d, c * d]
-    )
-    covariance = product.view(c, d) - rest_first[:, None] * rest_second
-    scale_first, varies_first = _inverse_deviation(square_first - rest_first.square(), mean_first)
-    scale_second, varies_second = _inverse_deviation(square_second - rest_second.square(), mean_second)
-    return covariance * scale_first[:, None] * scale_second, varies_first, varies_second
+    square_first, square_second, product = first.square().sum(0), second.square().sum(0), first.T @ second
+    if _ranks() > 1:
+        everything = _SumOverRanks.apply(torch.cat([square_first, square_second, product.flatten()]))
+        square_first, square_second, product = everything.split([c, d, c * d])
+        product = product.view(c, d)
+    scale_first, varies_first = _inverse_norm(square_first, count * mean_first.square())
+    scale_second, varies_second = _inverse_norm(square_second, count * mean_second.square())
+    return product * scale_first[:, None] * scale_second, varies_first, varies_second
 
 
-def _inverse_deviation(variance: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    varies = variance > _CONSTANT * (variance + mean.square())
+def _inverse_norm(square: Tensor, square_of_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """1 / norm of centred channels [C] from their squared norms, 0 for constant ones, and which ones vary."""
+    varies = square > _CONSTANT * (square + square_of_mean)
     # where() on both sides: the gradient of rsqrt at 0 is infinite, and infinity * 0 is not a number
-    return torch.where(varies, torch.where(varies, variance, 1.0).rsqrt(), 0.0), varies
+    return torch.where(varies, torch.where(varies, square, 1.0).rsqrt(), 0.0), varies
 
 
 def channel_contrastive_loss(

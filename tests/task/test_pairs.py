@@ -130,8 +130,12 @@ def build(name, seed):
     return model
 
 
-def without_gradient(module):
-    return {n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+def without_gradient(module, noise=0.0):
+    """Trainable parameters whose gradient is at most ``noise`` times the largest one's norm."""
+    norms = {
+        n: 0.0 if p.grad is None else p.grad.norm().item() for n, p in module.named_parameters() if p.requires_grad
+    }
+    return {name for name, norm in norms.items() if norm <= noise * max(norms.values())}
 
 
 @pytest.mark.parametrize(("student", "teacher"), list(zip(PAIRS[::2], PAIRS[1::2], strict=True)))
@@ -145,10 +149,12 @@ def test_one_step(student, teacher):
     assert all(value.isfinite().all() for value in out.values())
     assert all(p.grad.isfinite().all() for p in task.trainable_module.parameters() if p.grad is not None)
     idle = without_gradient(task.trainable_module)
-    if idle:  # a network may have some of its own, say attention over a single position; plain training tells
+    if (
+        idle
+    ):  # a network has some of its own (attention over one position, a bias before BatchNorm): plain training tells
         alone = build(student, 0).train()
         nn.functional.cross_entropy(alone(views.flatten(0, 1)), target.repeat_interleave(2)).backward()
-        assert idle <= {f"student.{name}" for name in without_gradient(alone)}
+        assert idle <= {f"student.{name}" for name in without_gradient(alone, noise=1e-6)}
         assert len(idle) < 0.15 * len(list(model.parameters()))
 
 
