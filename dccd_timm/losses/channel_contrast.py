@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 TARGETS = ("hard", "soft")
@@ -45,29 +46,51 @@ def _ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def channel_correlation(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Correlation of all channel pairs over the global batch: [M, C] and [M, D] to [C, D] in [-1, 1].
+class _Products(torch.autograd.Function):
+    """Squared norms [C] of the columns of ``first`` [M, C] and its products [C, D] with those of ``second`` [M, D].
 
-    Also returns which channels vary at all, bool [C] and [D]: a constant channel has no direction, its correlations
-    and their gradients are 0. Only sums of size C * D cross the ranks.
+    A function of its own because autograd would make three more passes over [M, C] for the norms; it differentiates by
+    ``first`` alone: the teacher is frozen.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(first, second)
+        return first.square().sum(0), first.T @ second
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        first, second = ctx.saved_tensors
+        return torch.addcmul(second @ grads[1].T, first, 2 * grads[0]), None
+
+
+def _correlations(student: Tensor, teacher: Tensor, soft: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Correlation of student channels with teacher channels over the global batch: [M, C] twice to [C, C] in [-1, 1].
+
+    Also returns the teacher's correlation with itself when ``soft``, and which of its channels vary, bool [C]: a
+    constant channel has no direction, its correlations and their gradients are 0. Only sums of C and C * C numbers
+    cross the ranks.
 
     Global means are taken off first and without gradient: one pass in float32 would lose the variance of channels with
     a large mean, and around the mean the derivative of a covariance by either mean is 0.
     """
-    c, d = first.shape[1], second.shape[1]
+    c = student.shape[1]
     with torch.no_grad():
-        sums = torch.cat([first.new_tensor([len(first)]), first.sum(0), second.sum(0)])
+        sums = torch.cat([student.new_tensor([len(student)]), student.sum(0), teacher.sum(0)])
         sums = _all_reduce(sums) if _ranks() > 1 else sums
-        count, (mean_first, mean_second) = sums[0], (sums[1:] / sums[0]).split([c, d])
-    first, second = first - mean_first, second - mean_second
-    square_first, square_second, product = first.square().sum(0), second.square().sum(0), first.T @ second
+        count, (mean_student, mean_teacher) = sums[0], (sums[1:] / sums[0]).split(c)
+        teacher = teacher - mean_teacher
+        # the squared norms are the diagonal of the products, where those are needed anyway
+        own = teacher.T @ teacher if soft else teacher.square().sum(0)
+    square, product = _Products.apply(student - mean_student, teacher)
     if _ranks() > 1:
-        everything = _SumOverRanks.apply(torch.cat([square_first, square_second, product.flatten()]))
-        square_first, square_second, product = everything.split([c, d, c * d])
-        product = product.view(c, d)
-    scale_first, varies_first = _inverse_norm(square_first, count * mean_first.square())
-    scale_second, varies_second = _inverse_norm(square_second, count * mean_second.square())
-    return product * scale_first[:, None] * scale_second, varies_first, varies_second
+        parts = _SumOverRanks.apply(torch.cat([square, product.flatten(), own.flatten()]))
+        square, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
+    scale_student, _ = _inverse_norm(square, count * mean_student.square())
+    scale_teacher, varies = _inverse_norm(own.diagonal() if soft else own, count * mean_teacher.square())
+    similarity = own * torch.outer(scale_teacher, scale_teacher) if soft else None
+    return product * torch.outer(scale_student, scale_teacher), similarity, varies
 
 
 def _inverse_norm(square: Tensor, square_of_mean: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,30 +114,21 @@ def channel_contrastive_loss(
     ``direction="student"`` keeps the rows only. Constant teacher channels take no part: they carry no target.
     """
     with torch.autocast(student.device.type, enabled=False):
-        student, teacher = student.float(), teacher.float()
-        correlation, _, alive = channel_correlation(student, teacher)
+        correlation, similarity, alive = _correlations(student.float(), teacher.float(), targets == "soft")
         keep = alive[None, :] & alive[:, None]
         # a large negative number and not -inf: 0 * inf in the products below would not be a number
         logits = (correlation / temperature).masked_fill(~keep, -1e4)
-        wanted = _similarity_targets(teacher, temperature, keep) if targets == "soft" else None
-        total = _cross_entropy_sum(logits.log_softmax(dim=1), wanted, alive)
+        # cross-entropy of rows whose targets sum to 1: log-sum-exp minus the logits under the targets
+        total = torch.where(alive, logits.logsumexp(dim=1), 0.0).sum()
         if direction == "symmetric":
-            total = 0.5 * (total + _cross_entropy_sum(logits.log_softmax(dim=0).T, wanted, alive))
+            total = 0.5 * (total + torch.where(alive, logits.logsumexp(dim=0), 0.0).sum())
+        if similarity is None:
+            total = total - torch.where(alive, logits.diagonal(), 0.0).sum()
+        else:
+            wanted = (similarity / temperature).masked_fill_(~keep, -torch.inf).softmax(dim=1).nan_to_num_()
+            wanted = 0.5 * (wanted + wanted.T) if direction == "symmetric" else wanted
+            total = total - (wanted * logits).sum()
         return total / alive.sum().clamp(min=1)
-
-
-@torch.no_grad()
-def _similarity_targets(teacher: Tensor, temperature: float, keep: Tensor) -> Tensor:
-    """Softmax of the teacher's own channel correlations / tau, [C, C]; rows of constant channels are 0."""
-    similarity, _, _ = channel_correlation(teacher, teacher)
-    return (similarity / temperature).masked_fill(~keep, -torch.inf).softmax(dim=1).nan_to_num()
-
-
-def _cross_entropy_sum(log_probability: Tensor, wanted: Tensor | None, alive: Tensor) -> Tensor:
-    """Cross-entropy [C, C] summed over rows, against ``wanted`` or the diagonal of ``alive`` channels."""
-    if wanted is None:
-        return -torch.where(alive, log_probability.diagonal(), 0.0).sum()
-    return -(wanted * log_probability).sum()
 
 
 class ChannelContrastiveLoss(nn.Module):

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from dccd_timm.batch import fold_views
 from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss, distillation_loss
 from dccd_timm.losses.channel_contrast import common_grid
+from dccd_timm.models.fold import fold_batch_norms
 from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head
-from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
+from dccd_timm.models.teacher import FrozenTeacher, check_classes, freeze, load_teacher
 from dccd_timm.task.trainable import TappedStudent
 
 
@@ -31,7 +32,8 @@ class DCCDTask(TrainingTask):
 
     Args:
         student_model: timm model to train; two-headed distilled models answer with the mean of their heads.
-        teacher_model: timm name, ``hf-hub:``/``local-dir:`` name or module; frozen here, for good.
+        teacher_model: timm name, ``hf-hub:``/``local-dir:`` name or module; frozen here, for good. A teacher
+            with BatchNorm is copied with its norms folded into the convolutions.
         criterion: classification loss; created from ``criterion_kwargs`` by timm when None.
         views: V, the views of each image in a batch.
         distill_loss_weight, task_loss_weight, temperature: timm's words for KD.
@@ -88,6 +90,7 @@ class DCCDTask(TrainingTask):
         check_classes(teacher_model, num_classes)  # type: ignore[arg-type]
         config = resolve_input_data_config(student_model)
         size = tuple(input_size or config["input_size"])
+        teacher_model = fold_batch_norms(freeze(teacher_model))
         self.teacher = FrozenTeacher(teacher_model, input_mean or config["mean"], input_std or config["std"], size)
         self.teacher.to(device=self.device, dtype=self.dtype)
 
