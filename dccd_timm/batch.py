@@ -3,8 +3,10 @@
 Axes: B images of one rank's batch, V views of each image, C channels, H and W pixels, K classes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -12,14 +14,26 @@ from torch import Tensor
 class Batch:
     """One loader batch, sample-first, so that no slice of axis 0 can separate the views of an image.
 
-    ``views`` [B, V, C, H, W], ``target`` [B] class indices or [B, K] soft targets. ``skipped`` names the samples that
-    could not be read and were replaced; ``fatal`` is a problem that has to stop the run.
+    ``views`` [B, V, C, H, W], ``target`` [B] class indices or [B, K] soft targets. ``skipped`` names what could not be
+    read, with a number of images each; ``fatal`` is a problem that has to stop the run. ``place`` is where loader
+    worker ``worker`` stands behind this batch.
     """
 
     views: Tensor
     target: Tensor
-    skipped: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, int]] = field(default_factory=list)
     fatal: str | None = None
+    worker: int = 0
+    place: dict[str, int] | None = None
+
+    @classmethod
+    def empty(cls, skipped: list[tuple[str, int]] | None = None, fatal: str | None = None) -> Self:
+        """A batch without images, to say what happened."""
+        return cls(torch.empty(0), torch.empty(0, dtype=torch.long), skipped or [], fatal)
+
+    def pin_memory(self) -> Self:
+        """For DataLoader: page-locked copies, which go to the GPU without blocking."""
+        return replace(self, views=self.views.pin_memory(), target=self.target.pin_memory())
 
 
 @dataclass

@@ -146,10 +146,18 @@ def saved_progress(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def save_state(run: Path, task: TrainingTask, accelerator: Accelerator, progress: dict[str, Any]) -> None:
+def saved_position(folder: Path, rank: int) -> dict[str, Any] | None:
+    """Where a rank's data stands in the saved state, or None when it does not say."""
+    path = folder / "state" / f"data_rank{rank}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def save_state(
+    run: Path, task: TrainingTask, accelerator: Accelerator, progress: dict[str, Any], position: dict[str, Any]
+) -> None:
     """Write what a resume needs: weights, optimizer, scaler and RNG by accelerate, EMA and progress by us.
 
-    Every rank calls it; the teacher is not in it.
+    Every rank calls it, with the ``position`` of its data; the teacher is not in it.
     """
     folder = run / "state"
     with contextlib.ExitStack() as stack:
@@ -158,6 +166,8 @@ def save_state(run: Path, task: TrainingTask, accelerator: Accelerator, progress
             fresh = stack.enter_context(replacing(folder))
         accelerator.wait_for_everyone()
         accelerator.save_state(str(fresh), safe_serialization=True)
+        (fresh / f"data_rank{accelerator.process_index}.json").write_text(json.dumps(position))
+        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             if task.has_ema():
                 ema = task.get_trainable_module(ema=True)

@@ -16,9 +16,8 @@ from timm.utils import distribute_bn, unwrap_model
 from torch import nn
 
 from dccd_timm import checkpoint, pictures, report
-from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing
-from dccd_timm.data.loader import EvalLoader, TrainLoader
-from dccd_timm.data.source import AnySource, open_split
+from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing, open_split
+from dccd_timm.data.loader import AnySource, EvalLoader, TrainLoader
 from dccd_timm.engine.accelerator import start_accelerator
 from dccd_timm.engine.optim import build_optimizer, build_scheduler, learning_rate
 from dccd_timm.engine.train import train as train_epochs
@@ -83,7 +82,10 @@ def train_one(
     """One training into ``folder``; ``control`` is the report of the run to compare with."""
     saved = checkpoint.saved_progress(folder) if recipe.resume else None
     start_epoch = recipe.start_epoch or (saved["epoch"] + 1 if saved else 0)
-    pieces = _build(recipe, data, accelerator, start_epoch)
+    position = (
+        checkpoint.saved_position(folder, accelerator.process_index) if saved and not recipe.start_epoch else None
+    )
+    pieces = _build(recipe, data, accelerator, start_epoch, position)
     task, loader = pieces.task, pieces.loader
     scheduler, num_epochs = build_scheduler(pieces.optimizer, recipe, _updates_per_epoch(recipe, loader))
     if start_epoch >= num_epochs:
@@ -124,16 +126,18 @@ def train_one(
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
-        checkpoint.save_state(folder, task, accelerator, {"epoch": progress.epoch, "best": best})
+        checkpoint.save_state(folder, task, accelerator, {"epoch": progress.epoch, "best": best}, loader.state())
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
-        best_epoch=best["epoch"] if best else None, skipped_images=len(loader.skips.names),
+        best_epoch=best["epoch"] if best else None, skipped_images=loader.skips.count,
         skipped_first=loader.skips.names[:20],
     )  # fmt: skip
     return _finish(recipe, data, pieces, folder, accelerator, result, control)
 
 
-def _build(recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: int) -> Pieces:
+def _build(
+    recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
+) -> Pieces:
     """Everything that a wrong setting can break, before anything is written."""
     rank, world = accelerator.process_index, accelerator.num_processes
     names = data.train.names
@@ -165,7 +169,7 @@ def _build(recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: in
         judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"])
         judge.to(accelerator.device)
     place = (data_config, num_classes, accelerator.device, rank, world)
-    loader = build_train_loader(recipe, data.train, *place, start_epoch)
+    loader = build_train_loader(recipe, data.train, *place, start_epoch, position)
     val = build_eval_loader(recipe, data.val, *place) if data.val is not None else None
     return Pieces(student, task, judge, data_config, optimizer, loader, val)
 

@@ -13,8 +13,7 @@ from timm.models import load_checkpoint, reparameterize_model
 from timm.task import ClassificationEvaluator
 from torch import nn
 
-from dccd_timm.data.build import build_eval_loader
-from dccd_timm.data.source import open_split
+from dccd_timm.data.build import build_eval_loader, open_split
 from dccd_timm.engine.accelerator import start_accelerator
 from dccd_timm.evaluate import evaluate
 from dccd_timm.models.create import create_sized, one_line

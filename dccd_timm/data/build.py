@@ -10,20 +10,26 @@ from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader
 
 from dccd_timm.data.device import ViewPreparer
-from dccd_timm.data.loader import (
-    EvalLoader,
-    TrainLoader,
-    _Collate,
-    _EpochSampler,
-    _MapViews,
-    _Reader,
-    _StreamViews,
-)
-from dccd_timm.data.source import AnySource, MapSource, StreamSource, TimmStreamSource, image_mode
+from dccd_timm.data.loader import AnySource, EpochSampler, EvalLoader, MapViews, TimmStreamViews, TrainLoader
+from dccd_timm.data.reading import Place, StreamBatches
+from dccd_timm.data.sample import Collate, Reader, SkipCounter
+from dccd_timm.data.source import MapSource, TimmStreamSource, image_mode, open_timm
+from dccd_timm.data.stream import StreamSource, open_stream
 from dccd_timm.data.views import eval_view, train_views
 from dccd_timm.recipe import Recipe, UserError
 
 _logger = logging.getLogger(__name__)
+
+
+def open_split(recipe: Recipe, split: str, is_training: bool) -> AnySource:
+    """Open one split of the recipe's data set.
+
+    Raises:
+        UserError: missing or empty folder, unknown split or column, unreadable data set; one line with the mend.
+    """
+    if recipe.dataset.startswith("hfids/"):
+        return open_stream(recipe, split, is_training)
+    return open_timm(recipe, split, is_training)
 
 
 def mixing(recipe: Recipe) -> bool:
@@ -40,26 +46,44 @@ def build_train_loader(
     rank: int = 0,
     world: int = 1,
     start_epoch: int = 0,
+    state: dict[str, Any] | None = None,
 ) -> TrainLoader:
-    """Endless training batches for one rank.
+    """Endless training batches for one rank; ``state`` of an earlier loader makes it go on exactly there.
 
     Raises:
         UserError: when the data set is smaller than one update's images.
     """
     batches = _batches_per_epoch(recipe, source, world)
-    reader = _Reader(train_views(recipe, data_config), image_mode(recipe), recipe.seed)
+    reader = Reader(train_views(recipe, data_config), image_mode(recipe), recipe.seed)
+    skip = recipe.data_errors == "skip"
     workers = _useful_workers(recipe.workers, source, world)
-    shared: dict[str, Any] = _loader_options(recipe, workers, device, num_classes)
+    options, collate = _loader_options(recipe, workers, device), Collate(num_classes)
+    layout: dict[str, int] = dict(
+        world=world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
+    )
+    if isinstance(source, StreamSource):
+        layout |= dict(workers=workers, shards=source.num_shards)
+    state = _fitting(state, layout)
+    given = state["given"] if state else start_epoch * batches
+    position: dict[str, Any] = (
+        {"turn": state["turn"], "places": state["places"]} if state else {"turn": 0, "places": {}}
+    )
+    loader: DataLoader[Any]
     if isinstance(source, MapSource):
-        sampler = _EpochSampler(source.num_samples, recipe.batch_size, batches, recipe.seed, rank, world, start_epoch)
-        loader = DataLoader(_MapViews(source, reader, True), batch_sampler=sampler, **shared)
+        sampler = EpochSampler(source.num_samples, recipe.batch_size, batches, recipe.seed, rank, world, given)
+        images = MapViews(source, reader, skip, skips_to_next=True)
+        loader = DataLoader(images, batch_sampler=sampler, collate_fn=collate, **options)
+    elif isinstance(source, TimmStreamSource):
+        source.dataset.set_loader_cfg(num_workers=workers)
+        views = TimmStreamViews(source, reader, skip, start_epoch)
+        loader = DataLoader(views, batch_size=recipe.batch_size, drop_last=True, collate_fn=collate, **options)
     else:
-        passes = None
-        if isinstance(source, TimmStreamSource):
-            passes = 1
-            source.dataset.set_loader_cfg(num_workers=workers)
-        views = _StreamViews(source, reader, rank, world, passes, start_epoch)
-        loader = DataLoader(views, batch_size=recipe.batch_size, drop_last=True, **shared)
+        places = {int(worker): Place(**place) for worker, place in position["places"].items()}
+        stream = StreamBatches(
+            source, reader, collate, recipe.batch_size, rank, world, skip, recipe.data_timeout, start_epoch, places,
+            position["turn"],
+        )  # fmt: skip
+        loader = DataLoader(stream, batch_size=None, **options)
 
     erasing = None
     if recipe.reprob > 0 and not recipe.no_aug and not recipe.no_prefetcher:
@@ -74,7 +98,7 @@ def build_train_loader(
     prepare = ViewPreparer(
         device, data_config["mean"], data_config["std"], erasing, recipe.resplit, mixup, recipe.mixup_off_epoch
     )
-    return TrainLoader(source, loader, batches, prepare, recipe.max_data_errors)
+    return TrainLoader(source, loader, batches, prepare, SkipCounter(recipe.max_data_errors), layout, given, position)
 
 
 def build_eval_loader(
@@ -87,18 +111,33 @@ def build_eval_loader(
     world: int = 1,
 ) -> EvalLoader:
     """Each image of a split once, over all ranks."""
-    reader = _Reader(eval_view(recipe, data_config), image_mode(recipe), None)
-    shared = _loader_options(recipe, _useful_workers(recipe.workers, source, 1), device, num_classes)
-    batch_size = recipe.validation_batch_size or recipe.batch_size
+    reader = Reader(eval_view(recipe, data_config), image_mode(recipe), None)
+    skip = recipe.data_errors == "skip"
+    options = _loader_options(recipe, _useful_workers(recipe.workers, source, world), device)
+    batch_size, collate = recipe.validation_batch_size or recipe.batch_size, Collate(num_classes)
+    loader: DataLoader[Any]
     if isinstance(source, MapSource):
+        images = MapViews(source, reader, skip, skips_to_next=False)
         part = [(0, index) for index in range(rank, source.num_samples, world)]
-        loader = DataLoader(_MapViews(source, reader, False), batch_size=batch_size, sampler=part, **shared)
+        loader = DataLoader(images, batch_size=batch_size, sampler=part, collate_fn=collate, **options)
+    elif isinstance(source, TimmStreamSource):
+        source.dataset.set_loader_cfg(num_workers=options["num_workers"])
+        views = TimmStreamViews(source, reader, skip)
+        loader = DataLoader(views, batch_size=batch_size, collate_fn=collate, **options)
     else:
-        if isinstance(source, TimmStreamSource):
-            source.dataset.set_loader_cfg(num_workers=shared["num_workers"])
-        loader = DataLoader(_StreamViews(source, reader, rank, world, 1), batch_size=batch_size, **shared)
+        stream = StreamBatches(source, reader, collate, batch_size, rank, world, skip, recipe.data_timeout)
+        loader = DataLoader(stream, batch_size=None, **options)
     prepare = ViewPreparer(device, data_config["mean"], data_config["std"])
-    return EvalLoader(source, loader, prepare, recipe.max_data_errors)
+    return EvalLoader(source, loader, batch_size, prepare, SkipCounter(recipe.max_data_errors))
+
+
+def _fitting(state: dict[str, Any] | None, layout: dict[str, Any]) -> dict[str, Any] | None:
+    """A saved position, unless it was saved under another layout."""
+    if state is None or state["layout"] == layout:
+        return state
+    changed = [f"{k} {state['layout'].get(k)} -> {v}" for k, v in layout.items() if state["layout"].get(k) != v]
+    _logger.warning("the order of the data cannot go on exactly (%s): it starts at this epoch anew", ", ".join(changed))
+    return None
 
 
 def _batches_per_epoch(recipe: Recipe, source: AnySource, world: int) -> int:
@@ -122,20 +161,22 @@ def _batches_per_epoch(recipe: Recipe, source: AnySource, world: int) -> int:
 
 
 def _useful_workers(workers: int, source: AnySource, world: int) -> int:
-    """Fewer workers for a stream with fewer shards: a worker without a shard would have nothing to read."""
+    """Loader workers for this source: a stream is read in workers only, and each of them needs a shard."""
     if not isinstance(source, StreamSource):
         return workers
-    useful = min(workers, max(1, source.dataset.num_shards // world)) if workers else 0
-    if useful < workers:
-        _logger.info("%d loader workers instead of %d: the stream has %d shards", useful, workers,
-                     source.dataset.num_shards)  # fmt: skip
+    wanted = max(workers, 1)
+    source.for_readers(wanted * world)
+    useful = min(wanted, max(1, source.num_shards // world))
+    if source.num_shards < world:  # every rank reads all shards and keeps its part of the rows
+        useful = min(wanted, source.num_shards)
+    if useful < wanted:
+        _logger.info("%d loader workers instead of %d: the stream has %d shards", useful, wanted, source.num_shards)
     return useful
 
 
-def _loader_options(recipe: Recipe, workers: int, device: torch.device, num_classes: int) -> dict[str, Any]:
+def _loader_options(recipe: Recipe, workers: int, device: torch.device) -> dict[str, Any]:
     return dict(
         num_workers=workers,
-        collate_fn=_Collate(num_classes),
         pin_memory=recipe.pin_mem and device.type == "cuda",
         # its own generator: making an iterator draws a seed, which must not move the global one
         generator=torch.Generator().manual_seed(recipe.seed),

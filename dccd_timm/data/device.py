@@ -1,6 +1,7 @@
 """What happens to a batch on the device: copy, normalise, erase, mix; sample-first all the way."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from timm.data import Mixup
@@ -50,7 +51,7 @@ class ViewPreparer:
             self._erase(views)
         if self.mixup is not None:
             views, target = self._mix(views, target)
-        return Batch(views, target, batch.skipped)
+        return replace(batch, views=views, target=target)
 
     def _erase(self, views: Tensor) -> None:
         if self.erasing is not None:

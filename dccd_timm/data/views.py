@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -96,17 +96,24 @@ def decode(image: Any, mode: str) -> Image.Image:
     """
     if isinstance(image, dict):
         image = image["path"] if image.get("bytes") is None else image["bytes"]
-    if isinstance(image, bytes):
-        image = io.BytesIO(image)
-    if image is None:
+    if image is None or image == b"":
         raise OSError("no image in this record")
     if isinstance(image, Image.Image):
         return image.convert(mode)
-    with Image.open(image) as opened:
-        decoded = opened.convert(mode)
-    if not isinstance(image, str):
-        image.close()  # PIL leaves files open that it did not open
-    return decoded
+    if isinstance(image, bytes):
+        image = io.BytesIO(image)
+    try:
+        with Image.open(image) as opened:
+            return opened.convert(mode)
+    except UnidentifiedImageError as error:
+        raise OSError("not an image") from error
+    except OSError:
+        raise
+    except Exception as error:  # PIL's plugins raise all sorts on bytes that are no image
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        if not isinstance(image, str):
+            image.close()  # PIL leaves files open that it did not open
 
 
 def mix(*numbers: int) -> int:

@@ -99,7 +99,7 @@ def train(
             losses=meter.means(epoch, accelerator),
             lr=_rate(optimizer),
             views_per_second=views / (time.perf_counter() - began),
-            skipped=len(loader.skips.names),
+            skipped=loader.skips.count,
         )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,35 @@ _model: _Group = partial(option, group="Model")
 _run: _Group = partial(option, group="Run")
 
 
+def _same(name: str) -> Any:
+    """A word that training has too, with its meaning and default."""
+    known = Recipe.__dataclass_fields__[name]
+    return field(default=known.default, metadata=known.metadata)
+
+
 @dataclass(frozen=True)
 class Validation:
     """All settings of one validation; made by :func:`load_validation`."""
 
     # fmt: off
-    data_dir: str | None = _data(None, "root folder of the data set")
-    dataset: str = _data("", "hfids/<local folder or hub id> streams; folder, torch/, hfds/, wds/ ... as in timm")
+    data_dir: str | None = _same("data_dir")
+    dataset: str = _same("dataset")
     split: str = _data("validation", "split to read")
     num_samples: int | None = _data(None, "images in the split, for streams that do not say", low=1)
-    dataset_download: bool = _data(False, "let timm's torch/, hfds/ and tfds/ readers download the data set")
-    class_map: str = _data("", "text file that maps class names to indices")
-    input_img_mode: str | None = _data(None, "PIL mode of the images (default: L for 1 channel, RGB for 3)")
-    input_key: str | None = _data(None, "column of the images (default: found by its name)")
-    target_key: str | None = _data(None, "column of the class indices (default: found by its name)")
-    max_data_errors: int = _data(100, "stop when more images than this could not be read; until then skip them", low=0)
-    workers: int = _data(4, "loader processes per rank", "-j", low=0)
+    dataset_config: str | None = _same("dataset_config")
+    dataset_revision: str | None = _same("dataset_revision")
+    dataset_download: bool = _same("dataset_download")
+    class_map: str = _same("class_map")
+    input_img_mode: str | None = _same("input_img_mode")
+    input_key: str | None = _same("input_key")
+    target_key: str | None = _same("target_key")
+    data_errors: str = _same("data_errors")
+    max_data_errors: int = _same("max_data_errors")
+    data_timeout: float = _same("data_timeout")
+    workers: int = _same("workers")
     batch_size: int = _data(256, "images per rank and batch", "-b", low=1)
-    no_prefetcher: bool = _data(False, "normalise in the loader's workers and not on the device")
-    pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU")
+    no_prefetcher: bool = _same("no_prefetcher")
+    pin_mem: bool = _same("pin_mem")
 
     model: str = _model("", "a run's best/ folder, local-dir:path, hf-hub:owner/name or a timm name", "-m")
     pretrained: bool = _model(False, "timm's pretrained weights (the default without --checkpoint)")

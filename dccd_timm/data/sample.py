@@ -1,0 +1,116 @@
+"""One image's views, and batches of them: decoding, augmentation, and what becomes of an image that cannot be read."""
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dccd_timm.batch import Batch
+from dccd_timm.data.source import Record
+from dccd_timm.data.views import MultiViewTransform, decode, seeded, stack
+from dccd_timm.recipe import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Sample:
+    """Views [V, C, H, W] of one image with its class, or None; and what was skipped, with a number of images each."""
+
+    views: Tensor | None
+    target: int
+    skipped: list[tuple[str, int]] = field(default_factory=list)
+
+
+class Reader:
+    """Decodes and augments records.
+
+    Args:
+        transform: the views.
+        mode: PIL mode to decode to.
+        seed: augmentations are drawn from it and the image's place; None draws nothing, for evaluation.
+    """
+
+    def __init__(self, transform: MultiViewTransform, mode: str, seed: int | None) -> None:
+        self.transform, self.mode, self.seed = transform, mode, seed
+
+    def sample(self, record: Record, skip_errors: bool, *place: int) -> Sample:
+        """Views of a record, or its name as skipped.
+
+        Raises:
+            UserError: when it cannot be read and nothing is to be skipped.
+        """
+        try:
+            if record.target is None:
+                raise OSError("no class")
+            image = decode(record.image, self.mode)
+        except OSError as error:
+            text = f"{record.name} ({reason(error)})"
+            if not skip_errors:
+                raise UserError(f"unreadable image {text}; mend it, or skip with --data-errors skip") from error
+            return Sample(None, -1, [(text, 1)])
+        if self.seed is None:
+            return Sample(stack(self.transform(image)), int(record.target))
+        with seeded(self.seed, *place):
+            return Sample(stack(self.transform(image)), int(record.target))
+
+
+class Collate:
+    """Samples to a Batch; checks class indices where the data is read."""
+
+    def __init__(self, num_classes: int | None) -> None:
+        self.num_classes = num_classes
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """A batch of the samples that could be read."""
+        skipped = [skip for sample in samples for skip in sample.skipped]
+        read = [(sample.views, sample.target) for sample in samples if sample.views is not None]
+        if not read:
+            return Batch.empty(skipped)
+        views, targets = zip(*read, strict=True)
+        fatal = None
+        if self.num_classes and not all(0 <= t < self.num_classes for t in targets):
+            wrong = next(t for t in targets if not 0 <= t < self.num_classes)
+            fatal = f"class index {wrong} is outside 0 ... {self.num_classes - 1}: set --num-classes or --class-map"
+        return Batch(torch.stack(views), torch.tensor(targets), skipped, fatal)
+
+
+class SkipCounter:
+    """Counts images that could not be read, each once, names the first ones in the log, and stops at a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.images = limit, dict[str, int]()
+
+    @property
+    def count(self) -> int:
+        """Images skipped so far."""
+        return sum(self.images.values())
+
+    @property
+    def names(self) -> list[str]:
+        """What was skipped, with the reason, in the order it was met."""
+        return list(self.images)
+
+    def check(self, batch: Batch) -> None:
+        """Take note of a batch.
+
+        Raises:
+            UserError: past the limit, or for a problem that cannot be skipped.
+        """
+        if batch.fatal:
+            raise UserError(batch.fatal)
+        for name, count in batch.skipped:
+            if name not in self.images and len(self.images) < 10:
+                _logger.warning("skipped unreadable image %d: %s", self.count + 1, name)
+            self.images[name] = count
+        if self.count > self.limit:
+            raise UserError(
+                f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
+                f" {self.names[0]}"
+            )
+
+
+def reason(error: BaseException) -> str:
+    """An error's text on one short line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
