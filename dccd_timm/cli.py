@@ -38,8 +38,10 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 def _guarded(story: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None:
     """Run ``story``; a UserError becomes one line, and nobody's traceback."""
     setup_default_logging()
-    for noisy in ("timm", "accelerate"):
+    for noisy in ("timm", "accelerate", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for nervous in ("huggingface_hub", "datasets"):  # they report every try; the loader says when it waits
+        logging.getLogger(nervous).setLevel(logging.ERROR)
     try:
         story(argv)
     except UserError as error:

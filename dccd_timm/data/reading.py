@@ -5,29 +5,23 @@ of a pass is the data set exactly; what a seat reads is shuffled in blocks. data
 are not used: the first loses images on resume, the second cannot be combined with another one.
 """
 
-import logging
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
-import huggingface_hub.errors
-import pyarrow
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
+from dccd_timm.data.network import Patience, may_pass
 from dccd_timm.data.sample import Collate, Reader, Sample, reason
 from dccd_timm.data.source import Record
 from dccd_timm.data.stream import StreamSource
 from dccd_timm.data.views import mix
 from dccd_timm.recipe import UserError
 
-_logger = logging.getLogger(__name__)
-
 # Undecoded records that a worker shuffles at a time: whichever limit comes first.
 BLOCK_RECORDS = 1024
 BLOCK_BYTES = 128 * 2**20
-_LONGEST_WAIT = 60.0
 # Unreadable images that are reported before the batch is full.
 _MANY = 256
 
@@ -188,43 +182,31 @@ class StreamBatches(IterableDataset[Batch | None]):
         Raises:
             UserError: when the source stays away, or the shard is broken and nothing is to be skipped.
         """
-        row, began, tries = start, time.monotonic(), 0
+        row, patience = start, Patience(self.patience)
         while True:
             try:
                 for record in self.source.rows(shard, row):
                     yield row, record
-                    row, began, tries = row + 1, time.monotonic(), 0
+                    row += 1
+                    patience.alive()
                 return
             except Exception as error:  # datasets, Arrow, file systems and the Hub client raise dozens of kinds here
-                name, text = self.source.shard_name(shard), reason(error)
-                if not (self.source.remote and _may_pass(error)):
-                    lost = max(1, self.source.num_samples // self.source.num_shards - row)
-                    if not self.skip_errors:
-                        raise UserError(
-                            f"{name} cannot be read from row {row} on: {text}; mend it, or skip with --data-errors skip"
-                        ) from error
-                    yield row, Sample(None, -1, [(f"{name} from row {row} on, about {lost} images ({text})", lost)])
-                    return
-                if time.monotonic() - began > self.patience:
+                name = self.source.shard_name(shard)
+                if self.source.remote and may_pass(error):
+                    patience.wait(f"{name} row {row}", error)
+                    continue
+                if not self.skip_errors:
                     raise UserError(
-                        f"{name} gave no data for {self.patience:.0f} s (--data-timeout): {text}; when the connection"
-                        " is back, go on with --resume"
+                        f"{name} cannot be read from row {row} on: {reason(error)}; mend it, or skip with --data-errors"
+                        " skip"
                     ) from error
-                wait = min(_LONGEST_WAIT, 2.0**tries, self.patience)
-                tries += 1
-                _logger.warning("%s row %d: %s; trying again in %.0f s", name, row, text, wait)
-                time.sleep(wait)
+                lost = max(1, self.source.num_samples // self.source.num_shards - row)
+                yield (
+                    row,
+                    Sample(None, -1, [(f"{name} from row {row} on, about {lost} images ({reason(error)})", lost)]),
+                )
+                return
 
 
 def _generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(mix(*numbers))
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether a remote source may answer again: not when it says that something is wrong with the request or data."""
-    if isinstance(error, huggingface_hub.errors.HfHubHTTPError):
-        status = getattr(error.response, "status_code", 503)
-        return status >= 500 or status in (408, 429)
-    if isinstance(error, FileNotFoundError | pyarrow.ArrowInvalid | ValueError | KeyError | TypeError):
-        return False
-    return error.__cause__ is None or _may_pass(error.__cause__)

@@ -111,6 +111,6 @@ class SkipCounter:
             )
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException, length: int = 160) -> str:
     """An error's text on one short line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+    return (" ".join(str(error).split()) or type(error).__name__)[:length]

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import huggingface_hub
 import pyarrow.parquet
 from timm.data.readers.class_map import load_class_map
 
+from dccd_timm.data.network import few_inner_retries, limit_requests, patiently
+from dccd_timm.data.sample import reason
 from dccd_timm.data.source import MapSource, Record
 from dccd_timm.recipe import Recipe, UserError
 
@@ -26,8 +27,8 @@ _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp")
 _TARGET_KEYS = ("label", "labels", "fine_label", "cls", "class", "target")
 # Rows that cross from Arrow to Python at a time: one by one costs ten times as much.
 _ROWS = 32
-# Seconds that one request may take; the Hub client itself would wait for ever.
-_REQUEST_SECONDS = 60.0
+# Seconds to wait for a Hub that does not answer when a run begins: then somebody sits before it.
+_OPENING_SECONDS = 60.0
 
 
 @dataclass
@@ -101,11 +102,6 @@ class _Listing:
         return "/".join(self.rows[index][0].split("/")[-2:])
 
 
-def limit_requests() -> None:
-    """Give the Hub client a time limit; it has none, and a forked worker starts with a new client."""
-    huggingface_hub.get_session().timeout = _REQUEST_SECONDS
-
-
 def open_stream(recipe: Recipe, split: str, is_training: bool) -> StreamSource | MapSource:
     """Open one split of ``hfids/<folder or Hub id>``.
 
@@ -121,18 +117,24 @@ def open_stream(recipe: Recipe, split: str, is_training: bool) -> StreamSource |
         raise UserError(
             f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
         )
-    _patience(datasets)
-    try:
-        limit_requests()
+    few_inner_retries()
+    limit_requests()
+    seconds = 0.0 if path else min(_OPENING_SECONDS, recipe.data_timeout)
+
+    def opened() -> Any:
         builder = datasets.load_dataset_builder(
             str(path or name), name=recipe.dataset_config, revision=None if path else recipe.dataset_revision
         )
         dataset = builder.as_streaming_dataset(split=split).decode(False)
-        if dataset.features is None:
-            dataset = dataset._resolve_features()
+        return builder, dataset if dataset.features else dataset._resolve_features()
+
+    try:
+        builder, dataset = opened() if path else patiently(opened, name, seconds)
+    except UserError:
+        raise
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
         place = f"data folder {path}" if path else f"{name} is no local folder, and as a Hub data set it"
-        text = " ".join(str(error).split())[:300]
+        text = reason(error, 300)
         hint = "; choose one by --dataset-config" if "config" in text.lower() and not recipe.dataset_config else ""
         raise UserError(f"{place} cannot be opened, split {split}: {text}{hint}") from error
     features = dataset.features
@@ -147,20 +149,13 @@ def open_stream(recipe: Recipe, split: str, is_training: bool) -> StreamSource |
             raise UserError(f"no images in {name}, split {split}")
         return MapSource(_Listing(rows), names)
     wanted = recipe.train_num_samples if is_training else recipe.val_num_samples
-    num_samples = wanted or _count(dataset, split, files, image_key)
+    num_samples = wanted or _count(dataset, split, files, image_key, seconds)
     if num_samples is None:
         flag = "--train-num-samples" if is_training else "--val-num-samples"
         raise UserError(f"{name} does not say how many images split {split} has: give {flag}")
     if num_samples == 0:
         raise UserError(f"no images in {name}, split {split}")
     return StreamSource(dataset, names, num_samples, image_key, target_key, files, path is None, class_to_idx)
-
-
-def _patience(datasets: Any) -> None:
-    """Few retries inside datasets: the loader has its own, which end at --data-timeout."""
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
-    for word in ("READ", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT", "OPEN"):
-        setattr(datasets.config, f"STREAMING_{word}_RETRY_INTERVAL", 0)
 
 
 def _local_folder(name: str, data_dir: str | None) -> Path | None:
@@ -197,12 +192,12 @@ def _classes(recipe: Recipe, feature: Any, key: str) -> tuple[list[str] | None, 
     return getattr(feature, "names", None), None
 
 
-def _count(dataset: Any, split: str, files: list[str], image_key: str) -> int | None:
+def _count(dataset: Any, split: str, files: list[str], image_key: str, seconds: float) -> int | None:
     """Images of a split: from the data set's card, else from parquet footers or the headers of local tars."""
     info = (dataset.info.splits or {}).get(split)
     if info is not None and info.num_examples:
         return int(info.num_examples)
-    counters: dict[str, Callable[[str], int]] = {".parquet": _parquet_rows}
+    counters: dict[str, Callable[[str], int]] = {".parquet": lambda file: _parquet_rows(file, seconds)}
     if not any("://" in file for file in files):
         counters[".tar"] = lambda file: _tar_images(file, image_key)
     for ending, count in counters.items():
@@ -212,12 +207,15 @@ def _count(dataset: Any, split: str, files: list[str], image_key: str) -> int | 
     return None
 
 
-def _parquet_rows(file: str) -> int:
-    try:
+def _parquet_rows(file: str, seconds: float) -> int:
+    def rows() -> int:
         with fsspec.open(file, "rb") as opened:
             return int(pyarrow.parquet.read_metadata(opened).num_rows)
+
+    try:
+        return patiently(rows, file, seconds) if "://" in file else rows()
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise UserError(f"{file} cannot be read as parquet: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{file} cannot be read as parquet: {reason(error)}") from error
 
 
 def _tar_images(file: str, image_key: str) -> int:

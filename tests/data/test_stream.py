@@ -126,7 +126,9 @@ def sequence(folder, count, state, pipe, world, workers, kind):
     args = dict(rank=world - 1, world=world, workers=workers, batch_size=3, state=state, flags=flags)
     if kind == "folder":
         recipe = load_recipe(["--data-dir", str(folder), "-j", str(workers), "-b", "3", *flags])
-        loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 0, CPU, world - 1, world, 0, state)
+        loader = build_train_loader(
+            recipe, open_split(recipe, "train", True), CONFIG, 0, CPU, world - 1, world, 0, state
+        )
     else:
         loader = train_loader(folder, **args)
     for number, batch in enumerate(loader):

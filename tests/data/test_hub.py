@@ -1,0 +1,167 @@
+"""Streaming from a Hub that fails as networks do, and data sets that are broken: by real programs, on loopback."""
+
+import json
+import re
+
+import datasets
+import pytest
+
+from tests.conftest import CLASSES, encoded, picture, run_program, write_parquet
+from tests.hub import DatasetHub
+from tests.test_programs import assert_one_line
+
+CDN = r"GET /_cdn/.*train-"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_parquet(tmp_path_factory.mktemp("hub") / "shapes", shards=4)
+
+
+@pytest.fixture
+def hub(folder):
+    hub = DatasetHub({"alice/shapes": folder, "alice/secret": folder}, private=("alice/secret",))
+    yield hub
+    hub.stop()
+
+
+def train(hub, tmp_path, *flags, dataset="alice/shapes", env=None, timeout=120):
+    """One tiny training from the Hub, every image once, without augmentation."""
+    return run_program(
+        "--dataset", f"hfids/{dataset}", "--val-split", "test", "--model", "test_resnet", "--img-size", 32, "-b", 8,
+        "-j", 2, "--epochs", 1, "--lr", 0.01, "--warmup-epochs", 0, "--output", tmp_path / "out", "--experiment", "run",
+        *flags, env={**hub.environment(tmp_path / "home"), **(env or {})}, timeout=timeout,
+    )  # fmt: skip
+
+
+def report(tmp_path, name="run"):
+    return json.loads((tmp_path / "out" / name / "report" / "report.json").read_text())
+
+
+def test_a_data_set_on_the_hub_is_streamed_by_ranges(hub, tmp_path):
+    done = train(hub, tmp_path, dataset="alice/secret")
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path)["skipped_images"] == 0
+    config = json.loads((tmp_path / "out" / "run" / "best" / "config.json").read_text())
+    assert config["label_names"] == CLASSES
+    assert "HTTP Request" not in done.stderr and "hf_test" not in done.stderr + done.stdout
+    # nothing but metadata was kept on disk
+    assert not list((tmp_path / "home").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        (CDN, dict(status=503, times=3)),
+        (CDN, dict(status=429, times=2)),
+        (CDN, dict(drop=True, times=3)),
+        (CDN, dict(cut=500, times=4, skip=1)),
+        (CDN, dict(delay=8, times=1, skip=2)),
+        (r"/api/datasets/alice/shapes/tree", dict(status=503, times=1)),
+    ],
+)
+def test_faults_that_pass_lose_nothing(hub, tmp_path, where, fault):
+    hub.fail(where, **fault)
+    done = train(hub, tmp_path, env={"HF_HUB_DOWNLOAD_TIMEOUT": "2"})
+    assert done.returncode == 0, done.stderr
+    assert not hub.faults[0]["times"]
+    assert report(tmp_path)["skipped_images"] == 0
+
+
+@pytest.mark.parametrize("fault", [dict(status=503), dict(delay=300)])
+def test_a_hub_that_stays_away_ends_the_run_with_one_line(hub, tmp_path, fault):
+    hub.fail(CDN, times=10**6, skip=4, **fault)
+    done = train(hub, tmp_path, "--data-timeout", 4, env={"HF_HUB_DOWNLOAD_TIMEOUT": "1"})
+    assert_one_line(done, "gave no data for 4 s (--data-timeout)", "--resume")
+
+
+def test_a_shard_that_is_gone(hub, tmp_path):
+    hub.fail(r"/resolve/.*/train-00002", times=10**6, status=404)
+    assert_one_line(train(hub, tmp_path), "train-00002-of-00004.parquet cannot be read as parquet")
+    known = ["--train-num-samples", 48]
+    done = train(hub, tmp_path, *known, "--max-data-errors", 5)
+    assert_one_line(done, "train-00002-of-00004.parquet from row 0 on, about 12 images", "--max-data-errors 5")
+    done = train(hub, tmp_path, *known, "--data-errors", "raise", "--experiment", "raising")
+    assert_one_line(done, "train-00002-of-00004.parquet cannot be read from row 0 on", "--data-errors skip")
+    done = train(hub, tmp_path, *known, "--train-batches-per-epoch", 8, "--experiment", "skipping")
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path, "skipping")["skipped_images"] == 12
+
+
+def test_what_is_not_there_is_said_in_one_line(hub, tmp_path):
+    assert_one_line(train(hub, tmp_path, dataset="alice/nothing"), "alice/nothing is no local folder")
+    assert_one_line(train(hub, tmp_path, "--dataset-revision", "v9"), "v9")
+    assert_one_line(train(hub, tmp_path, dataset="alice/secret", env={"HF_TOKEN": "hf_wrong"}), "alice/secret")
+    assert_one_line(
+        train(hub, tmp_path, "--data-timeout", 2, env={"HF_ENDPOINT": "http://127.0.0.1:9"}), "alice/shapes"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def spoil(path, how):
+    """Break one shard in a way that disks and uploads do."""
+    table = datasets.Dataset.from_parquet(str(path))
+    if how == "page":
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 3
+        data[middle : middle + 400] = bytes(400)
+        path.write_bytes(data)
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "column":
+        table.remove_columns("label").to_parquet(path)
+
+
+@pytest.mark.parametrize("how", ["page", "cut", "column"])
+def test_a_broken_local_shard_is_counted_or_stops(tmp_path, how):
+    folder = write_parquet(tmp_path / "shapes", shards=4)
+    spoil(folder / "data" / "train-00001-of-00004.parquet", how)
+    flags = [
+        "--dataset", f"hfids/{folder}", "--val-split", "test", "--model", "test_resnet", "--img-size", 32, "-b", 8, "-j", 2,
+        "--epochs", 1, "--warmup-epochs", 0, "--output", tmp_path / "out", "--experiment", "run",
+        "--train-num-samples", 48, "--train-batches-per-epoch", 8,
+    ]  # fmt: skip
+    done = run_program(*flags, "--data-errors", "raise")
+    assert_one_line(done, "train-00001-of-00004.parquet")
+    done = run_program(*flags, "--experiment", "skipping")
+    assert done.returncode == 0, done.stderr
+    result = report(tmp_path, "skipping")
+    assert 1 <= result["skipped_images"] <= 24, result["skipped_first"]
+    assert any("train-00001" in name for name in result["skipped_first"])
+
+
+def test_odd_images_are_read_as_timm_reads_them(tmp_path):
+    """CMYK, palette, 16 bit, grey, alpha and EXIF orientation as timm's reader has them; broken ones are skipped."""
+    import io
+
+    import numpy as np
+    import timm.data
+    from PIL import Image
+
+    from dccd_timm.data.views import decode
+
+    image = picture(1, 3)
+    exif = Image.Exif()
+    exif[274] = 6  # turned by 90 degrees
+    rotated = io.BytesIO()
+    image.save(rotated, "JPEG", exif=exif)
+    deep = io.BytesIO()
+    Image.fromarray((np.arange(1600).reshape(40, 40) * 40).astype(np.uint16)).save(deep, "PNG")
+    odd = {
+        "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG"), "palette.png": encoded(image.convert("P")),
+        "grey.png": encoded(image.convert("L")), "alpha.png": encoded(image.convert("RGBA")),
+        "exif.jpg": rotated.getvalue(), "deep.png": deep.getvalue(),
+    }  # fmt: skip
+    for name, data in odd.items():
+        path = tmp_path / "images" / "a" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    reference = timm.data.ImageDataset(str(tmp_path / "images"))
+    for index in range(len(odd)):
+        name = reference.filename(index, basename=True)
+        assert np.array_equal(np.asarray(decode(odd[name], "RGB")), np.asarray(reference[index][0])), name
+    jpeg = encoded(image, "JPEG")
+    for broken in (b"", None, {"bytes": None, "path": None}, jpeg[:-300], b"GIF89a", b"\xff\xd8\xff" + bytes(100)):
+        with pytest.raises(OSError) as info:
+            decode(broken, "RGB")
+        assert not re.search("0x[0-9a-f]{6}", str(info.value))  # a name that changes would be counted anew each epoch
