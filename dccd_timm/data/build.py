@@ -15,8 +15,8 @@ from dccd_timm.data.reading import Place, StreamBatches
 from dccd_timm.data.sample import Collate, Reader, SkipCounter
 from dccd_timm.data.source import MapSource, TimmStreamSource, image_mode, open_timm
 from dccd_timm.data.stream import StreamSource, open_stream
-from dccd_timm.data.views import eval_view, train_views
-from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.data.views import erased_views, eval_view, train_views
+from dccd_timm.recipe import Recipe, UserError, plan_views
 
 _logger = logging.getLogger(__name__)
 
@@ -95,9 +95,15 @@ def build_train_loader(
             prob=recipe.mixup_prob, switch_prob=recipe.mixup_switch_prob, mode=recipe.mixup_mode,
             label_smoothing=recipe.smoothing, num_classes=num_classes,
         )  # fmt: skip
+    assert recipe.dccd_views is not None
+    shift = recipe.dccd_near_shift
+    if shift is None:
+        shift = max(1, round(0.02 * max(data_config["input_size"][1:])))
     prepare = ViewPreparer(
-        device, data_config["mean"], data_config["std"], erasing, recipe.resplit, mixup, recipe.mixup_off_epoch
-    )
+        device, data_config["mean"], data_config["std"], plan_views(recipe.dccd_view_aug, recipe.dccd_views),
+        (shift, recipe.dccd_near_noise), erasing, erased_views(recipe), mixup, recipe.mixup_off_epoch,
+        (recipe.seed, rank),
+    )  # fmt: skip
     return TrainLoader(source, loader, batches, prepare, SkipCounter(recipe.max_data_errors), layout, given, position)
 
 

@@ -146,6 +146,7 @@ class TrainLoader:
         return {"layout": self.layout, "given": self.given, **self.position}
 
     def _endless(self) -> Iterator[Batch]:
+        numbers = count(self.given)
         while True:
             empty = True
             for batch in self.loader:
@@ -154,7 +155,7 @@ class TrainLoader:
                 self.skips.check(batch)
                 if len(batch.views):
                     empty = False
-                    yield self.prepare(batch)
+                    yield self.prepare(batch, next(numbers))
             if empty:
                 raise UserError("the training split gave no readable image")
             if isinstance(self.loader.dataset, TimmStreamViews):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from timm.data import create_transform
+from timm.data import auto_augment, create_transform
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Recipe, View, plan_views
 
 
 class MultiViewTransform:
@@ -52,21 +52,56 @@ class MultiViewTransform:
 
 
 def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
-    """The recipe's training views: timm's transform once per view, with its random erasing where workers normalise."""
+    """The views that a worker draws: timm's transform once for each, with its random erasing where workers normalise.
+
+    Near copies are not among them: they are made from finished views, on the device.
+    """
     interpolation = recipe.train_interpolation
     if recipe.no_aug or not interpolation:
         interpolation = data_config["interpolation"]
     shared = dict(
         input_size=data_config["input_size"], is_training=True, no_aug=recipe.no_aug,
         train_crop_mode=recipe.train_crop_mode, scale=recipe.scale, ratio=recipe.ratio, hflip=recipe.hflip,
-        vflip=recipe.vflip, color_jitter=recipe.color_jitter, color_jitter_prob=recipe.color_jitter_prob,
-        grayscale_prob=recipe.grayscale_prob or 0.0, gaussian_blur_prob=recipe.gaussian_blur_prob or 0.0,
-        auto_augment=recipe.aa, interpolation=interpolation, mean=data_config["mean"], std=data_config["std"],
-        re_mode=recipe.remode, re_count=recipe.recount, use_prefetcher=not recipe.no_prefetcher,
+        vflip=recipe.vflip, interpolation=interpolation, mean=data_config["mean"], std=data_config["std"],
+        use_prefetcher=not recipe.no_prefetcher,
     )  # fmt: skip
+    weak = dict(color_jitter=None)
+    strong = dict(
+        color_jitter=recipe.color_jitter, color_jitter_prob=recipe.color_jitter_prob,
+        grayscale_prob=recipe.grayscale_prob or 0.0, gaussian_blur_prob=recipe.gaussian_blur_prob or 0.0,
+        auto_augment=recipe.aa, re_mode=recipe.remode, re_count=recipe.recount,
+    )  # fmt: skip
+    transforms = [
+        create_transform(**shared, **(strong | {"re_prob": recipe.reprob if erased else 0.0} if view.strong else weak))
+        for view, erased in zip(drawn_views(recipe), erased_views(recipe), strict=True)
+    ]
+    for transform in transforms:
+        _keep_a_bit(transform)
+    return MultiViewTransform(transforms)
+
+
+def drawn_views(recipe: Recipe) -> list[View]:
+    """The views that are no copies of others."""
     assert recipe.dccd_views is not None
-    probabilities = [0.0 if recipe.resplit and view == 0 else recipe.reprob for view in range(recipe.dccd_views)]
-    return MultiViewTransform([create_transform(re_prob=p, **shared) for p in probabilities])
+    return [view for view in plan_views(recipe.dccd_view_aug, recipe.dccd_views) if view.near is None]
+
+
+def erased_views(recipe: Recipe) -> list[bool]:
+    """Which of the drawn views random erasing may touch: strong ones, and not the first with ``--resplit``."""
+    return [view.strong and not (recipe.resplit and number == 0) for number, view in enumerate(drawn_views(recipe))]
+
+
+def _keep_a_bit(transform: Any) -> None:
+    """Posterize to one bit where timm's increasing policies ask for none, which Pillow >= 13 refuses."""
+    for step in getattr(transform, "transforms", []):
+        policies = [getattr(step, "ops", None) or [], *(getattr(step, "policy", None) or [])]
+        for operation in (op for ops in policies for op in ops):
+            if getattr(operation, "aug_fn", None) is auto_augment.posterize:
+                operation.aug_fn = _posterize
+
+
+def _posterize(image: Any, bits_to_keep: int, **kwargs: Any) -> Any:
+    return auto_augment.posterize(image, max(1, bits_to_keep), **kwargs)
 
 
 def eval_view(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
@@ -123,18 +158,22 @@ def mix(*numbers: int) -> int:
 
 
 @contextlib.contextmanager
-def seeded(*numbers: int) -> Iterator[None]:
+def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[None]:
     """Draw augmentations from these numbers, so that they do not depend on workers or on what was drawn before.
 
     timm's transforms use all three global generators. In a worker nobody else does; in the main process they are put
-    back afterwards.
+    back afterwards, that of an accelerator ``device`` too.
     """
     in_worker = get_worker_info() is not None
     states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    accelerator = torch.get_device_module(device) if device is not None and device.type != "cpu" else None
+    device_state = accelerator.get_rng_state(device) if accelerator else None
     seed = mix(*numbers)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
+    if accelerator:
+        accelerator.manual_seed(seed)
     try:
         yield
     finally:
@@ -142,6 +181,8 @@ def seeded(*numbers: int) -> Iterator[None]:
             random.setstate(states[0])
             np.random.set_state(states[1])
             torch.set_rng_state(states[2])
+        if accelerator:
+            accelerator.set_rng_state(device_state, device)
 
 
 def stack(views: Sequence[Tensor]) -> Tensor:

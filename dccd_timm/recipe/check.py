@@ -1,10 +1,12 @@
 """Rules that hold between settings: what is decided for the user, what contradicts, what would have no effect."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
 from dccd_timm.recipe.fields import Recipe
+from dccd_timm.recipe.views import difference_pair, plan_views
 
 Values = dict[str, Any]
 
@@ -19,7 +21,11 @@ def resolve(given: Values) -> Values:
     values = defaults() | given
     values["kd_distill_type"] = _method(values)
     if values["dccd_views"] is None:
-        values["dccd_views"] = 2 if values["kd_distill_type"] == "dccd" else 1
+        words = len(values["dccd_view_aug"])
+        values["dccd_views"] = words if words > 1 else 2 if values["kd_distill_type"] == "dccd" else 1
+    if values["dccd_difference_views"] is None and not _dead_reason("dccd_difference_views", values):
+        with contextlib.suppress(ValueError):  # said by contradictions()
+            values["dccd_difference_views"] = difference_pair(plan_views(values["dccd_view_aug"], values["dccd_views"]))
     if values["in_chans"] is None:
         values["in_chans"] = values["input_size"][0] if values["input_size"] else 3
     for name in given:
@@ -55,7 +61,7 @@ def contradictions(values: Values) -> list[str]:
         ),
         (
             method == "dccd" and values["dccd_difference_weight"] > 0 and views >= 2
-            and not _is_pair(values["dccd_difference_views"], views),
+            and not _is_pair(values["dccd_difference_views"] or (0, 1), views),
             f"dccd_difference_views {values['dccd_difference_views']} must be two different views below {views}",
         ),
         (
@@ -88,6 +94,10 @@ def contradictions(values: Values) -> list[str]:
             f"dccd_control {method} is the method itself: choose another one to compare with",
         ),
     ]  # fmt: skip
+    try:
+        plan_views(values["dccd_view_aug"], views)
+    except ValueError as error:
+        rules.append((True, f"dccd_view_aug: {error}"))
     for name in ("mean", "std"):
         value = values[name]
         wrong = value is not None and len(value) not in (1, values["in_chans"])
@@ -123,6 +133,7 @@ _DISTILLS = ("logit", "feature", "token", "dccd")
 _OFF_DCCD = (_not_method("dccd"), "only kd_distill_type dccd reads it")
 _OFF_CONTRAST = (lambda v: v["dccd_contrast_weight"] == 0, "dccd_contrast_weight is 0")
 _OFF_DIFFERENCE = (lambda v: v["dccd_difference_weight"] == 0, "dccd_difference_weight is 0")
+_OFF_NEAR = (lambda v: not any(w.startswith("near") for w in v["dccd_view_aug"]), "dccd_view_aug has no near view")
 _OFF_MIX = (lambda v: not _mixing(v), "mixup and cutmix are off")
 _OFF_BCE = (_without("bce_loss"), "bce_loss is off")
 _OFF_EMA = (_without("model_ema"), "model_ema is off")
@@ -156,6 +167,8 @@ _DEAD: dict[str, tuple[Rule, ...]] = {
     ),
     "dccd_difference_loss": (_OFF_DCCD, _OFF_DIFFERENCE),
     "dccd_difference_views": (_OFF_DCCD, _OFF_DIFFERENCE),
+    "dccd_near_shift": (_OFF_NEAR,),
+    "dccd_near_noise": (_OFF_NEAR,),
     "mixup_prob": (_OFF_MIX,),
     "mixup_switch_prob": (_OFF_MIX,),
     "mixup_mode": (_OFF_MIX,),

@@ -112,6 +112,10 @@ class Recipe:
 
     dccd_views: int | None = _dccd(None, "augmented views per image, for every method (default: 2 for dccd, 1 else)",
                                    low=1)
+    dccd_view_aug: tuple[str, ...] = _dccd(
+        ("same",), "how the views relate: same, weak-strong, near, or a word for each: strong, weak, near:K")
+    dccd_near_shift: int | None = _dccd(None, "near views: largest shift in pixels (default: 2 % of the size)", low=0)
+    dccd_near_noise: float = _dccd(0.02, "near views: standard deviation of the noise, pixels in 0 ... 1", low=0)
     dccd_contrast_weight: float = _dccd(0.1, "weight of the channel contrast term", low=0)
     dccd_contrast_temperature: float = _dccd(0.1, "temperature of the channel contrast", low=1e-6)
     dccd_contrast_where: str = _dccd("spatial", "compare channels at all positions or after pooling",
@@ -126,7 +130,8 @@ class Recipe:
     dccd_difference_temperature: float = _dccd(4.0, "temperature of the difference (kl)", low=1e-6)
     dccd_difference_loss: str = _dccd("kl", "compare differences by KL of their softmax or by MSE",
                                       choices=("kl", "mse"))
-    dccd_difference_views: tuple[int, ...] = _dccd((0, 1), "the two views whose difference is compared", count=2)
+    dccd_difference_views: tuple[int, ...] | None = _dccd(
+        None, "the two views whose difference is compared (default: a near pair, else 0 1)", count=2)
     dccd_control: str | None = _dccd(None, "also train the same student this way (same seed, steps, views) and compare",
                                      choices=METHODS[:-1])
 

@@ -87,7 +87,7 @@ def _dccd(
         difference_loss_weight=recipe.dccd_difference_weight,
         difference_temperature=recipe.dccd_difference_temperature,
         difference_form=recipe.dccd_difference_loss,
-        difference_views=recipe.dccd_difference_views,
+        difference_views=recipe.dccd_difference_views or (0, 1),
         input_size=data_config["input_size"],
         input_mean=data_config["mean"],
         input_std=data_config["std"],

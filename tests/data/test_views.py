@@ -5,13 +5,14 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import Mixup, create_loader, create_transform
+from timm.data.random_erasing import RandomErasing
 from torch.utils.data import Dataset
 
 from dccd_timm import MultiViewTransform
 from dccd_timm.batch import Batch, fold_views
 from dccd_timm.data.device import ViewPreparer
-from dccd_timm.data.views import decode, seeded, train_views
-from dccd_timm.recipe import load_recipe
+from dccd_timm.data.views import decode, erased_views, seeded, train_views
+from dccd_timm.recipe import UserError, load_recipe, plan_views
 from tests.conftest import encoded, picture
 
 CONFIG = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
@@ -107,7 +108,7 @@ def test_resplit_leaves_the_first_view_unerased(where):
         from timm.data.random_erasing import RandomErasing
 
         erasing = RandomErasing(1.0, mode="const", device="cpu")
-        views = ViewPreparer(torch.device("cpu"), CONFIG["mean"], CONFIG["std"], erasing, True)(
+        views = ViewPreparer(torch.device("cpu"), CONFIG["mean"], CONFIG["std"], erasing=erasing, erased=(False, True))(
             Batch(views, torch.zeros(1))
         ).views
     assert (views[0, 0] == views[0, 0].max()).all() and (views[0, 1] != views[0, 1].max()).any()
@@ -144,3 +145,104 @@ def test_seeded_draws_the_same_again_and_leaves_the_main_process_alone():
     first, other = draw(1, 2, 3), draw(1, 2, 4)
     assert torch.equal(torch.rand(3), expected[0]) and np.random.rand() == expected[1]
     assert torch.equal(first, draw(1, 2, 3)) and not torch.equal(first, other)
+
+
+def prepared(*flags, images=8, number=0):
+    """Sample-first views of pictures as training makes them, in [0, 1] pixel units."""
+    recipe = load_recipe(["--seed", "5", "--kd-model-name", "resnet18", "--kd-distill-type", "dccd", *flags])
+    transform = train_views(recipe, CONFIG)
+    drawn = []
+    for index in range(images):
+        with seeded(1, index):
+            drawn.append(torch.stack(transform(picture(index % 3, index, size=64))))
+    views = plan_views(recipe.dccd_view_aug, recipe.dccd_views)
+    erasing = RandomErasing(1.0, mode="const", min_area=0.3, device="cpu") if recipe.reprob else None
+    prepare = ViewPreparer(
+        torch.device("cpu"), CONFIG["mean"], CONFIG["std"], views, (1, recipe.dccd_near_noise), erasing,
+        erased_views(recipe), seed=(recipe.seed, 0),
+    )  # fmt: skip
+    out = prepare(Batch(torch.stack(drawn), torch.zeros(images)), number).views
+    return recipe, out * 0.25 + 0.5
+
+
+def distance(views, a, b):
+    """Mean absolute difference of two views in pixel units, for each image."""
+    return (views[:, a] - views[:, b]).abs().mean((1, 2, 3))
+
+
+def test_a_near_view_is_a_minor_change_of_another_one():
+    recipe, views = prepared("--dccd-view-aug", "near", "--dccd-views", "3", "--reprob", "1")
+    assert views.shape[1] == 3 and recipe.dccd_difference_views == (0, 2)
+    assert (distance(views, 0, 2) > 0).all()
+    assert (distance(views, 0, 2) < 0.5 * distance(views, 0, 1)).all()
+    # the noise-free copy is the original moved by at most one pixel, erased boxes and all
+    _, views = prepared("--dccd-view-aug", "near", "--dccd-near-noise", "0", "--reprob", "1")
+    for original, copy in views:
+        places = [
+            torch.equal(copy[:, 1:-1, 1:-1], original[:, 1 + y : 31 + y, 1 + x : 31 + x])
+            for y in (-1, 0, 1)
+            for x in (-1, 0, 1)
+        ]
+        assert sum(places) == 1 and not places[4]
+
+
+def test_copies_are_drawn_from_the_batch_number():
+    first, again, other = (prepared("--dccd-view-aug", "near", number=n)[1] for n in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert torch.equal(first[:, 0], other[:, 0]) and not torch.equal(first[:, 1], other[:, 1])
+    state = torch.get_rng_state()
+    prepared("--dccd-view-aug", "near")
+    assert torch.equal(state, torch.get_rng_state())  # dropout must not notice
+
+
+def test_a_weak_view_keeps_the_colours():
+    flags = ["--hflip", "0", "--scale", "1", "1", "--ratio", "1", "1", "--color-jitter", "0.9", "--reprob", "1"]
+    flags += ["--train-interpolation", "bilinear"]
+    _, views = prepared(*flags, "--dccd-view-aug", "weak-strong", "--dccd-views", "3")
+    with_no_jitter = prepared(*flags[:-4], "--color-jitter", "0", "--train-interpolation", "bilinear")[1]
+    assert torch.allclose(views[:, 0], with_no_jitter[:, 0], atol=0.02)
+    assert (distance(views, 0, 1) > 0.05).any() and (distance(views, 1, 2) > 0.05).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "views", "pair"),
+    [
+        (["same"], None, (0, 1)),
+        (["near"], None, (0, 1)),
+        (["strong", "near:0"], None, (0, 1)),
+        (["strong", "weak", "near:1"], None, (1, 2)),
+        (["near:2", "strong", "weak"], 3, (2, 0)),
+    ],
+)
+def test_the_task_is_told_which_pair_is_near(words, views, pair):
+    flags = ["--dccd-views", str(views)] if views else []
+    recipe = load_recipe(
+        ["--kd-model-name", "resnet18", "--kd-distill-type", "dccd", "--dccd-view-aug", *words, *flags]
+    )
+    assert recipe.dccd_difference_views == pair and recipe.dccd_views == max(2, len(words))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dccd-view-aug", "blurred"], "1 words for 2 views"),
+        (["--dccd-view-aug", "strong", "blurred"], "'blurred' is no view"),
+        (["--dccd-view-aug", "strong", "near:1"], "near view 1, which is not drawn by itself"),
+        (["--dccd-view-aug", "near", "--dccd-views", "1", "--dccd-difference-weight", "0"], "set dccd_views"),
+        (["--dccd-near-noise", "0.1"], "dccd_near_noise has no effect: dccd_view_aug has no near view"),
+    ],
+)
+def test_views_that_cannot_be(flags, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe(["--kd-model-name", "resnet18", "--kd-distill-type", "dccd", *flags])
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-m10-inc1", "v0", "3a", "augmix-m5-w4-d2"])
+def test_every_policy_of_timms_works_with_this_pillow(policy):
+    """Pillow >= 13 refuses the zero bits that timm's increasing policies ask of posterize."""
+    recipe = load_recipe(["--aa", policy])
+    transform = train_views(recipe, CONFIG)
+    image = picture(1, 0)
+    for number in range(1000):
+        with seeded(7, number):
+            assert transform(image)[0].shape == (3, 32, 32)
