@@ -10,6 +10,7 @@ from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader
 
 from dccd_timm.data.device import ViewPreparer
+from dccd_timm.data.fast import FastViews
 from dccd_timm.data.loader import AnySource, EpochSampler, EvalLoader, MapViews, TimmStreamViews, TrainLoader
 from dccd_timm.data.reading import Place, StreamBatches
 from dccd_timm.data.sample import Collate, Reader, SkipCounter
@@ -54,7 +55,8 @@ def build_train_loader(
         UserError: when the data set is smaller than one update's images.
     """
     batches = _batches_per_epoch(recipe, source, world)
-    reader = Reader(train_views(recipe, data_config), image_mode(recipe), recipe.seed)
+    views = train_views(recipe, data_config)
+    reader = Reader(views if recipe.pil_views else FastViews(views.transforms), image_mode(recipe), recipe.seed)
     skip = recipe.data_errors == "skip"
     workers = _useful_workers(recipe.workers, source, world)
     options, collate = _loader_options(recipe, workers, device), Collate(num_classes)
@@ -75,15 +77,15 @@ def build_train_loader(
         loader = DataLoader(images, batch_sampler=sampler, collate_fn=collate, **options)
     elif isinstance(source, TimmStreamSource):
         source.dataset.set_loader_cfg(num_workers=workers)
-        views = TimmStreamViews(source, reader, skip, start_epoch)
-        loader = DataLoader(views, batch_size=recipe.batch_size, drop_last=True, collate_fn=collate, **options)
+        stream = TimmStreamViews(source, reader, skip, start_epoch)
+        loader = DataLoader(stream, batch_size=recipe.batch_size, drop_last=True, collate_fn=collate, **options)
     else:
         places = {int(worker): Place(**place) for worker, place in position["places"].items()}
-        stream = StreamBatches(
+        batches_of = StreamBatches(
             source, reader, collate, recipe.batch_size, rank, world, skip, recipe.data_timeout, start_epoch, places,
             position["turn"],
         )  # fmt: skip
-        loader = DataLoader(stream, batch_size=None, **options)
+        loader = DataLoader(batches_of, batch_size=None, **options)
 
     erasing = None
     if recipe.reprob > 0 and not recipe.no_aug and not recipe.no_prefetcher:

@@ -1,5 +1,6 @@
 """Loaders of one rank: endless batches in training, with a position to go on from; each image once in evaluation."""
 
+import logging
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -9,11 +10,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.device import ViewPreparer
+from dccd_timm.data.reading import BLOCK_RECORDS, StreamBatches
 from dccd_timm.data.sample import Reader, Sample, SkipCounter, reason
 from dccd_timm.data.source import MapSource, TimmStreamSource
 from dccd_timm.data.stream import StreamSource
 from dccd_timm.data.views import mix
 from dccd_timm.recipe import UserError
+
+_logger = logging.getLogger(__name__)
 
 AnySource = MapSource | StreamSource | TimmStreamSource
 
@@ -154,12 +158,27 @@ class TrainLoader:
                     continue
                 self.skips.check(batch)
                 if len(batch.views):
+                    if self._first is None and isinstance(self.loader.dataset, StreamBatches):
+                        _warn_if_sorted(batch.target.tolist(), self.loader.dataset.collate.num_classes)
                     empty = False
                     yield self.prepare(batch, next(numbers))
             if empty:
                 raise UserError("the training split gave no readable image")
             if isinstance(self.loader.dataset, TimmStreamViews):
                 self.loader.dataset.epoch += 1
+
+
+def _warn_if_sorted(targets: list[int], num_classes: int | None) -> None:
+    """Say when the first images of a stream have far fewer classes than chance would give."""
+    if not num_classes:
+        return
+    expected = num_classes * (1 - (1 - 1 / num_classes) ** len(targets))
+    if len(set(targets)) < expected / 2:
+        _logger.warning(
+            "the first %d images have %d of %d classes: this data looks sorted, and a stream is shuffled only within"
+            " blocks of %d images; write it shuffled",
+            len(targets), len(set(targets)), num_classes, BLOCK_RECORDS,
+        )  # fmt: skip
 
 
 class EvalLoader:

@@ -1,14 +1,18 @@
 """One image's views, and batches of them: decoding, augmentation, and what becomes of an image that cannot be read."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from dccd_timm.batch import Batch
+from dccd_timm.data.fast import FastViews, decode_pixels
 from dccd_timm.data.source import Record
-from dccd_timm.data.views import MultiViewTransform, decode, seeded, stack
+from dccd_timm.data.views import MultiViewTransform, decode, seeded
 from dccd_timm.recipe import UserError
 
 _logger = logging.getLogger(__name__)
@@ -16,9 +20,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Sample:
-    """Views [V, C, H, W] of one image with its class, or None; and what was skipped, with a number of images each."""
+    """Views [C, H, W] of one image with its class, or None; and what was skipped, with a number of images each."""
 
-    views: Tensor | None
+    views: tuple[Tensor, ...] | None
     target: int
     skipped: list[tuple[str, int]] = field(default_factory=list)
 
@@ -34,6 +38,7 @@ class Reader:
 
     def __init__(self, transform: MultiViewTransform, mode: str, seed: int | None) -> None:
         self.transform, self.mode, self.seed = transform, mode, seed
+        self.decode: Callable[[Any, str], Any] = decode_pixels if isinstance(transform, FastViews) else decode
 
     def sample(self, record: Record, skip_errors: bool, *place: int) -> Sample:
         """Views of a record, or its name as skipped.
@@ -44,16 +49,16 @@ class Reader:
         try:
             if record.target is None:
                 raise OSError("no class")
-            image = decode(record.image, self.mode)
+            image = self.decode(record.image, self.mode)
         except OSError as error:
             text = f"{record.name} ({reason(error)})"
             if not skip_errors:
                 raise UserError(f"unreadable image {text}; mend it, or skip with --data-errors skip") from error
             return Sample(None, -1, [(text, 1)])
         if self.seed is None:
-            return Sample(stack(self.transform(image)), int(record.target))
+            return Sample(self.transform(image), int(record.target))
         with seeded(self.seed, *place):
-            return Sample(stack(self.transform(image)), int(record.target))
+            return Sample(self.transform(image), int(record.target))
 
 
 class Collate:
@@ -73,7 +78,9 @@ class Collate:
         if self.num_classes and not all(0 <= t < self.num_classes for t in targets):
             wrong = next(t for t in targets if not 0 <= t < self.num_classes)
             fatal = f"class index {wrong} is outside 0 ... {self.num_classes - 1}: set --num-classes or --class-map"
-        return Batch(torch.stack(views), torch.tensor(targets), skipped, fatal)
+        # flat, and by default_collate: in a worker it writes into shared memory at once
+        flat = default_collate([view for image in views for view in image])
+        return Batch(flat.unflatten(0, (len(views), -1)), torch.tensor(targets), skipped, fatal)
 
 
 class SkipCounter:

@@ -5,13 +5,13 @@ import hashlib
 import io
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import auto_augment, create_transform
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dccd_timm.recipe import Recipe, View, plan_views
@@ -123,32 +123,50 @@ def eval_view(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform
     )
 
 
+def encoded(image: Any) -> bytes | Image.Image:
+    """The bytes of a datasets record, an open file or a path; bytes and PIL images as they are.
+
+    Raises:
+        OSError: when there are none.
+    """
+    if isinstance(image, dict):
+        image = image["path"] if image.get("bytes") is None else image["bytes"]
+    if isinstance(image, str):
+        image = Path(image).read_bytes()
+    elif hasattr(image, "read"):
+        with image:
+            image = image.read()
+    if image is None or image == b"":
+        raise OSError("no image in this record")
+    return image
+
+
 def decode(image: Any, mode: str) -> Image.Image:
     """A PIL image in ``mode`` from bytes, a datasets record, an open file, a path or a PIL image.
 
     Raises:
         OSError: when it cannot be decoded.
     """
-    if isinstance(image, dict):
-        image = image["path"] if image.get("bytes") is None else image["bytes"]
-    if image is None or image == b"":
-        raise OSError("no image in this record")
-    if isinstance(image, Image.Image):
-        return image.convert(mode)
-    if isinstance(image, bytes):
-        image = io.BytesIO(image)
+    data = encoded(image)
+    if isinstance(data, Image.Image):
+        return data.convert(mode)
+    with readable(data) as opened:
+        opened.load()
+        return opened if opened.mode == mode else opened.convert(mode)
+
+
+@contextlib.contextmanager
+def readable(data: bytes) -> Iterator[Image.Image]:
+    """A PIL image, opened and not yet decoded; whatever goes wrong inside becomes an OSError that tells its cause."""
     try:
-        with Image.open(image) as opened:
-            return opened.convert(mode)
+        with Image.open(io.BytesIO(data)) as opened:
+            yield opened
     except UnidentifiedImageError as error:
         raise OSError("not an image") from error
     except OSError:
         raise
     except Exception as error:  # PIL's plugins raise all sorts on bytes that are no image
         raise OSError(f"{type(error).__name__}: {error}") from error
-    finally:
-        if not isinstance(image, str):
-            image.close()  # PIL leaves files open that it did not open
 
 
 def mix(*numbers: int) -> int:
@@ -183,8 +201,3 @@ def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[None]:
             torch.set_rng_state(states[2])
         if accelerator:
             accelerator.set_rng_state(device_state, device)
-
-
-def stack(views: Sequence[Tensor]) -> Tensor:
-    """Views [C, H, W] to [V, C, H, W]."""
-    return torch.stack(tuple(views))

@@ -61,6 +61,7 @@ class Recipe:
     dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
     data_errors: str = _data("skip", "skip images and shards that cannot be read, or stop", choices=("skip", "raise"))
     max_data_errors: int = _data(100, "stop when more images than this could not be read", low=0)
+    pil_views: bool = _data(False, "draw training views with Pillow as timm does, and not with faster uint8 kernels")
     data_timeout: float = _data(600.0, "seconds without data after which a Hub data set is given up", low=1)
     workers: int = _data(4, "loader processes per rank", "-j", low=0)
     pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU")

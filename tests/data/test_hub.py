@@ -1,12 +1,18 @@
 """Streaming from a Hub that fails as networks do, and data sets that are broken: by real programs, on loopback."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import datasets
+import psutil
 import pytest
 
-from tests.conftest import CLASSES, encoded, picture, run_program, write_parquet
+from tests.conftest import CLASSES, ROOT, encoded, picture, run_program, write_parquet
 from tests.hub import DatasetHub
 from tests.test_programs import assert_one_line
 
@@ -96,6 +102,30 @@ def test_what_is_not_there_is_said_in_one_line(hub, tmp_path):
         train(hub, tmp_path, "--data-timeout", 2, env={"HF_ENDPOINT": "http://127.0.0.1:9"}), "alice/shapes"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_run_that_is_stopped_ends_with_its_own_code_and_leaves_nobody(folder, tmp_path, number, code):
+    """Half-read parquet streams abort or hang interpreters at exit; the loader keeps them out of this one."""
+    words = [
+        "--dataset", f"hfids/{folder}", "--val-split", "test", "--model", "test_resnet", "--img-size", 32, "-b", 4, "-j", 2,
+        "--epochs", 10000, "--output", tmp_path / "out", "--experiment", "run",
+    ]  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *map(str, words)],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "run" / "summary.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = psutil.Process(run.pid).children(recursive=True)
+    assert len(workers) >= 2
+    run.send_signal(number)
+    stderr = run.communicate(timeout=30)[1]
+    assert run.returncode == code, stderr
+    assert "Traceback" not in stderr and "Fatal Python error" not in stderr
+    assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
 def spoil(path, how):

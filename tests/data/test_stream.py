@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dccd_timm.data import reading
 from dccd_timm.data.build import build_eval_loader, build_train_loader, open_split
 from dccd_timm.recipe import load_recipe
 
@@ -194,3 +195,18 @@ def test_a_position_of_another_layout_is_not_used(numbered, caplog):
     state = json.loads(json.dumps(loader.state()))
     again = train_loader(numbered(7), workers=1, batch_size=4, state=state)
     assert "cannot go on exactly (workers 2 -> 1)" in caplog.text and again.given == 0
+
+
+def test_data_sorted_by_class_is_noticed(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK_RECORDS", 20)
+    for name, labels in (("sorted", [n // 50 for n in range(200)]), ("mixed", [n % 4 for n in range(200)])):
+        table = {"image": [{"bytes": image_bytes(n), "path": None} for n in range(200)], "label": labels}
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list("abcd")))
+        (tmp_path / name).mkdir()
+        for part in range(4):
+            file = datasets.Dataset.from_dict(table, features=features).select(range(50 * part, 50 * part + 50))
+            file.to_parquet(tmp_path / name / f"train-{part}.parquet")
+        recipe = load_recipe(["--dataset", f"hfids/{tmp_path / name}", "-j", "1", "-b", "16"])
+        caplog.clear()
+        build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 4, CPU).peek()
+        assert ("looks sorted" in caplog.text) == (name == "sorted")
