@@ -4,7 +4,7 @@ Axes: B images of one rank's batch, V views of each image, C channels, H and W p
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -38,7 +38,11 @@ class Batch:
 
 @dataclass
 class Progress:
-    """Where a training stands after an epoch; ``losses`` are means over the epoch, ``lr`` of the last update."""
+    """Where a training stands, behind an epoch or, with ``complete`` false, inside one.
+
+    ``losses`` are means over the epoch so far, ``lr`` of the last update; ``batches`` of this epoch and ``meter`` are
+    what it takes to go on from here.
+    """
 
     epoch: int
     updates: int
@@ -46,6 +50,9 @@ class Progress:
     lr: float
     views_per_second: float
     skipped: int = 0
+    complete: bool = True
+    batches: int = 0
+    meter: dict[str, Any] = field(default_factory=dict)
 
 
 def fold_views(views: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,17 @@
 import contextlib
 import copy
 import dataclasses
+import fcntl
+import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -25,6 +28,10 @@ from torch import nn
 
 from dccd_timm.recipe import Recipe, UserError
 
+_logger = logging.getLogger(__name__)
+
+_CHECKSUMS = "sha256.json"
+_KEPT = 2
 PACKAGES = ("dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub")
 
 
@@ -118,8 +125,26 @@ def _safe(model: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in last)
 
 
+def lock(folder: Path) -> IO[str]:
+    """Make a run's folder and keep other runs out of it until the returned file is closed.
+
+    Raises:
+        UserError: when the disk refuses, or another run writes there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"output folder {folder} cannot be written: {error.strerror}; set --output") from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock(): forked workers must not inherit it
+    except OSError as error:
+        raise UserError(f"another run writes to {folder}: wait for it, or give this one --experiment") from error
+    return file
+
+
 def begin(folder: Path, recipe: Recipe) -> None:
-    """Make the folder and write args.yaml: every resolved setting, and the versions that it ran with.
+    """Write args.yaml: every resolved setting, and the versions that it ran with.
 
     Raises:
         UserError: when the disk refuses.
@@ -127,7 +152,6 @@ def begin(folder: Path, recipe: Recipe) -> None:
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
     settings |= {"resume": None, "versions": {name: _version(name) for name in PACKAGES}}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     except OSError as error:
         raise UserError(f"output folder {folder} cannot be written: {error.strerror}; set --output") from error
@@ -140,15 +164,45 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def saved_progress(folder: Path) -> dict[str, Any] | None:
-    """How far the run in ``folder`` came, or None when it has no state."""
-    path = folder / "state" / "progress.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+def newest_state(run: Path) -> Path | None:
+    """The newest saved state that is whole, or None when nothing was saved; torn ones are named and passed over.
+
+    Raises:
+        UserError: when states were saved and none of them is whole.
+    """
+    states = sorted((run / "state").glob("update-*"), reverse=True)
+    for state in states:
+        reason = _torn(state)
+        if reason is None:
+            return state
+        _logger.warning("the state %s is torn (%s): the one before it is used", state, reason)
+    if states:
+        raise UserError(f"nothing to resume in {run}: none of its {len(states)} saved states is whole; start anew")
+    return None
 
 
-def saved_position(folder: Path, rank: int) -> dict[str, Any] | None:
-    """Where a rank's data stands in the saved state, or None when it does not say."""
-    path = folder / "state" / f"data_rank{rank}.json"
+def _torn(state: Path) -> str | None:
+    try:
+        sums = json.loads((state / _CHECKSUMS).read_text())
+        wrong = [name for name, digest in sums.items() if _digest(state / name) != digest]
+    except (OSError, ValueError) as error:
+        return str(error)
+    return f"{wrong[0]} is not what was written" if wrong else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def saved_progress(state: Path) -> dict[str, Any]:
+    """How far the run had come when it saved ``state``."""
+    return json.loads((state / "progress.json").read_text())
+
+
+def saved_position(state: Path, rank: int) -> dict[str, Any] | None:
+    """Where a rank's data stands in a saved state, or None when it had no such rank."""
+    path = state / f"data_rank{rank}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
@@ -157,17 +211,19 @@ def save_state(
 ) -> None:
     """Write what a resume needs: weights, optimizer, scaler and RNG by accelerate, EMA and progress by us.
 
-    Every rank calls it, with the ``position`` of its data; the teacher is not in it.
+    Every rank calls it, with its own ``meter`` in ``progress`` and the ``position`` of its data; the teacher is not in
+    it. The newest two states are kept.
     """
-    folder = run / "state"
+    target = run / "state" / f"update-{progress['updates']:09d}"
+    fresh = target.with_name(f".{target.name}.new")
     with contextlib.ExitStack() as stack:
-        fresh = folder.with_name(f".{folder.name}.new")
         if accelerator.is_main_process:
-            fresh = stack.enter_context(replacing(folder))
+            fresh = stack.enter_context(replacing(target))
         accelerator.wait_for_everyone()
         accelerator.save_state(str(fresh), safe_serialization=True)
-        (fresh / f"data_rank{accelerator.process_index}.json").write_text(json.dumps(position))
-        accelerator.wait_for_everyone()
+        (fresh / f"data_rank{accelerator.process_index}.json").write_text(
+            json.dumps(position | {"meter": progress["meter"]})
+        )
         if accelerator.is_main_process:
             if task.has_ema():
                 ema = task.get_trainable_module(ema=True)
@@ -176,27 +232,33 @@ def save_state(
                 safetensors.torch.save_file(tensors, fresh / "ema.safetensors")
             (fresh / "progress.json").write_text(json.dumps(progress, indent=2))
         accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            sums = {p.name: _digest(p) for p in sorted(fresh.iterdir()) if p.is_file()}
+            (fresh / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+    if accelerator.is_main_process:
+        for old in sorted((run / "state").glob("update-*"))[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
 
 
-def load_state(run: Path, task: TrainingTask, accelerator: Accelerator, with_optimizer: bool) -> None:
-    """Restore what :func:`save_state` wrote.
+def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_optimizer: bool) -> None:
+    """Restore what :func:`save_state` wrote, the state of all random generators with it.
 
     Raises:
         UserError: when a part is missing, or it is another model's.
     """
-    folder = run / "state"
     try:
         if with_optimizer:
-            accelerator.load_state(str(folder))
+            accelerator.load_state(str(state))
         else:
-            weights = safetensors.torch.load_file(folder / "model.safetensors")
+            weights = safetensors.torch.load_file(state / "model.safetensors")
             accelerator.unwrap_model(task.get_trainable_module()).load_state_dict(weights)
         if task.has_ema():
             ema = task.get_trainable_module(ema=True)
             assert ema is not None
-            ema.load_state_dict(safetensors.torch.load_file(folder / "ema.safetensors"))
+            ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
     except FileNotFoundError as error:
-        raise UserError(f"nothing to resume in {folder}: {error.filename} is missing") from error
+        raise UserError(f"nothing to resume in {state}: {error.filename} is missing") from error
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
-        raise UserError(f"the state in {folder} does not fit this run's settings: {text}") from error
+        raise UserError(f"the state in {state} does not fit this run's settings: {text}") from error

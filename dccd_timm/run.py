@@ -20,6 +20,8 @@ from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing, 
 from dccd_timm.data.loader import AnySource, EvalLoader, TrainLoader
 from dccd_timm.engine.accelerator import start_accelerator
 from dccd_timm.engine.optim import build_optimizer, build_scheduler, learning_rate
+from dccd_timm.engine.stop import StopSignals
+from dccd_timm.engine.train import Start
 from dccd_timm.engine.train import train as train_epochs
 from dccd_timm.evaluate import evaluate, pooled_features
 from dccd_timm.models.student import build_student, check_batch_norm
@@ -80,22 +82,25 @@ def train_one(
     recipe: Recipe, data: Data, folder: Path, accelerator: Accelerator, control: dict[str, Any] | None
 ) -> dict[str, Any]:
     """One training into ``folder``; ``control`` is the report of the run to compare with."""
-    saved = checkpoint.saved_progress(folder) if recipe.resume else None
-    start_epoch = recipe.start_epoch or (saved["epoch"] + 1 if saved else 0)
-    position = (
-        checkpoint.saved_position(folder, accelerator.process_index) if saved and not recipe.start_epoch else None
-    )
-    pieces = _build(recipe, data, accelerator, start_epoch, position)
+    main = accelerator.is_main_process
+    # a resumed run's folder is locked before anything is read; a new one is not made before all is well
+    lock = checkpoint.lock(folder) if main and folder.exists() else None
+    accelerator.wait_for_everyone()
+    state = checkpoint.newest_state(folder) if recipe.resume else None
+    saved, position, start = _where(recipe, state, accelerator)
+    pieces = _build(recipe, data, accelerator, start.epoch, position)
     task, loader = pieces.task, pieces.loader
     scheduler, num_epochs = build_scheduler(pieces.optimizer, recipe, _updates_per_epoch(recipe, loader))
-    if start_epoch >= num_epochs:
-        raise UserError(f"{folder} is trained already, {start_epoch} of {num_epochs} epochs: raise --epochs to go on")
-    if saved:
-        checkpoint.load_state(folder, task, accelerator, with_optimizer=not recipe.no_resume_opt)
-    set_seed(recipe.seed + start_epoch, device_specific=True)  # dropout, erasing and mixing differ between ranks
-    loader.prepare.set_epoch(start_epoch)
+    if start.epoch >= num_epochs:
+        raise UserError(f"{folder} is trained already, {start.epoch} of {num_epochs} epochs: raise --epochs to go on")
+    set_seed(recipe.seed + start.epoch, device_specific=True)  # dropout differs between ranks
+    if state:
+        checkpoint.load_state(state, task, accelerator, with_optimizer=not recipe.no_resume_opt)
+        _logger.info("going on from %s", state)
+    loader.prepare.set_epoch(start.epoch)
     first = loader.peek()
-    if accelerator.is_main_process:
+    if main:
+        lock = lock or checkpoint.lock(folder)
         checkpoint.begin(folder, recipe)
         if not saved:
             normal, names = (pieces.data_config["mean"], pieces.data_config["std"]), data.train.names
@@ -105,9 +110,18 @@ def train_one(
 
     best = saved["best"] if saved else None
     began = time.perf_counter()
+    signals = StopSignals()
     for progress in train_epochs(
-        task, loader, pieces.optimizer, scheduler, recipe, accelerator, start_epoch, num_epochs
+        task, loader, pieces.optimizer, scheduler, recipe, accelerator, start, num_epochs, signals.came
     ):
+        kept = dict(
+            epoch=progress.epoch, complete=progress.complete, updates=progress.updates, batches=progress.batches,
+            meter=progress.meter, world=accelerator.num_processes,
+        )  # fmt: skip
+        if not progress.complete:
+            checkpoint.save_state(folder, task, accelerator, kept | {"best": best}, loader.state())
+            signals.leave(folder)
+            continue
         if accelerator.num_processes > 1 and recipe.dist_bn and not recipe.sync_bn:
             distribute_bn(unwrap_model(task.trainable_module), accelerator.num_processes, recipe.dist_bn == "reduce")
         due = (progress.epoch + 1) % recipe.val_interval == 0 or progress.epoch + 1 == num_epochs
@@ -126,13 +140,39 @@ def train_one(
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
-        checkpoint.save_state(folder, task, accelerator, {"epoch": progress.epoch, "best": best}, loader.state())
+        checkpoint.save_state(folder, task, accelerator, kept | {"best": best}, loader.state())
+        signals.leave(folder)
+    signals.close()
+    if lock:
+        lock.close()
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
         best_epoch=best["epoch"] if best else None, skipped_images=loader.skips.count,
         skipped_first=loader.skips.names[:20],
     )  # fmt: skip
     return _finish(recipe, data, pieces, folder, accelerator, result, control)
+
+
+def _where(
+    recipe: Recipe, state: Path | None, accelerator: Accelerator
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None, Start]:
+    """What was saved, where this rank's data stood, and where to begin."""
+    if state is None:
+        return None, None, Start(recipe.start_epoch or 0)
+    saved = checkpoint.saved_progress(state)
+    position = checkpoint.saved_position(state, accelerator.process_index)
+    if recipe.start_epoch is not None:
+        return saved, None, Start(recipe.start_epoch)
+    if saved["world"] != accelerator.num_processes:
+        _logger.warning(
+            "saved by %d processes and resumed by %d: weights and optimizer go on; data order and random numbers begin"
+            " at epoch %d anew", saved["world"], accelerator.num_processes, saved["epoch"] + 1 + saved["complete"],
+        )  # fmt: skip
+        return saved, None, Start(saved["epoch"] + saved["complete"])
+    meter = position.pop("meter") if position else {}
+    if saved["complete"]:
+        return saved, position, Start(saved["epoch"] + 1)
+    return saved, position, Start(saved["epoch"], saved["batches"], meter)
 
 
 def _build(

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from timm.layers import set_fast_norm
 
+from dccd_timm.engine.stop import end_with_parent
 from dccd_timm.recipe import Recipe, UserError
 
 
@@ -23,6 +24,8 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
             importlib.import_module(module)
         except ImportError as error:
             raise UserError(f"--device-modules {module} cannot be imported: {error}") from error
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        end_with_parent()
     cpu = recipe.device == "cpu" or not torch.accelerator.is_available()
     if recipe.amp and cpu and recipe.amp_dtype == "float16":
         raise UserError("float16 needs a GPU: use --amp-dtype bfloat16, or drop --amp")

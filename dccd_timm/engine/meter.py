@@ -29,6 +29,16 @@ class LossMeter:
         self.sums += values
         self.count += 1
 
+    def state(self) -> dict[str, Any]:
+        """Names, sums and count of this rank, to go on from; waits for the device. JSON."""
+        return {"names": self.names, "sums": self.sums.tolist(), "count": self.count}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`state` gave."""
+        self.names, self.count = list(state["names"]), state["count"]
+        self.sums = torch.tensor(state["sums"], dtype=torch.float32, device=self.device)
+        self.first_bad = torch.full((len(self.names),), -1, dtype=torch.long, device=self.device)
+
     def means(self, epoch: int, accelerator: Any = None) -> dict[str, float]:
         """Mean of each part, over ranks when ``accelerator`` is given; waits for the device.
 

@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,8 @@ from dccd_timm.batch import Batch, Progress, fold_views
 from dccd_timm.engine.meter import LossMeter
 from dccd_timm.recipe import Recipe
 
+# Updates between two questions to all ranks whether to stop.
+_ASK_EVERY = 10
 _logger = logging.getLogger(__name__)
 
 
@@ -51,6 +54,15 @@ def training_step(
     return result
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where to begin: ``batches`` of epoch ``epoch`` are over, and ``meter`` holds their losses."""
+
+    epoch: int = 0
+    batches: int = 0
+    meter: dict[str, Any] = field(default_factory=dict)
+
+
 def train(
     task: TrainingTask,
     loader: Loader,
@@ -58,26 +70,35 @@ def train(
     scheduler: Any,
     recipe: Recipe,
     accelerator: Accelerator,
-    start_epoch: int,
+    start: Start,
     num_epochs: int,
+    stopping: Callable[[], bool],
 ) -> Iterator[Progress]:
-    """Train ``task`` from ``start_epoch`` to ``num_epochs``, yielding after each epoch.
+    """Train ``task`` from ``start`` to ``num_epochs``, yielding after each epoch.
+
+    It also yields inside an epoch, with ``complete`` false: every ``recovery_interval`` updates, and when ``stopping``
+    says so; the caller saves, and does not come back in the second case. Ranks agree on it every few updates.
 
     Raises:
         UserError: for a loss that is not finite (before anything is yielded, so nothing bad is saved), or bad data.
     """
     updates_per_epoch = loader.batches_per_epoch // recipe.grad_accum_steps
-    updates = start_epoch * updates_per_epoch
-    if scheduler is not None and start_epoch > 0:
-        scheduler.step_update(updates) if recipe.sched_on_updates else scheduler.step(start_epoch)
+    updates = start.epoch * updates_per_epoch + start.batches // recipe.grad_accum_steps
+    if scheduler is not None and updates > 0:
+        scheduler.step_update(updates) if recipe.sched_on_updates else scheduler.step(start.epoch)
     batches = iter(loader)
-    for epoch in range(start_epoch, num_epochs):
+    for epoch in range(start.epoch, num_epochs):
         loader.prepare.set_epoch(epoch)
         task.train()
         meter = LossMeter(accelerator.device)
+        done = 0
+        if epoch == start.epoch and start.batches:
+            meter.load(start.meter)
+            done = start.batches
         began, views, last_log = time.perf_counter(), 0, 0
         with _bar(updates_per_epoch, f"epoch {epoch + 1}/{num_epochs}", accelerator) as bar:
-            for _ in range(loader.batches_per_epoch):
+            bar.update(done // recipe.grad_accum_steps)
+            for number in range(done + 1, loader.batches_per_epoch + 1):
                 batch = next(batches)
                 result = training_step(task, batch, optimizer, recipe, accelerator)
                 meter.add(result, updates)
@@ -93,14 +114,28 @@ def train(
                     last_log = updates
                     losses = meter.means(epoch)
                     _log(bar, epoch, updates, losses, _rate(optimizer), views / (time.perf_counter() - began))
-        yield Progress(
-            epoch=epoch,
-            updates=updates,
-            losses=meter.means(epoch, accelerator),
-            lr=_rate(optimizer),
-            views_per_second=views / (time.perf_counter() - began),
-            skipped=loader.skips.count,
-        )
+                if number < loader.batches_per_epoch:
+                    due = recipe.recovery_interval > 0 and updates % recipe.recovery_interval == 0
+                    if _agreed(stopping, updates, accelerator) or due:
+                        speed = views / (time.perf_counter() - began)
+                        losses = meter.means(epoch, accelerator)
+                        yield Progress(
+                            epoch, updates, losses, _rate(optimizer), speed, loader.skips.count,
+                            complete=False, batches=number, meter=meter.state(),
+                        )  # fmt: skip
+        speed = views / (time.perf_counter() - began)
+        yield Progress(epoch, updates, meter.means(epoch, accelerator), _rate(optimizer), speed, loader.skips.count)
+
+
+def _agreed(stopping: Callable[[], bool], updates: int, accelerator: Accelerator) -> bool:
+    """Whether any rank wants to stop; asked together, so seldom: it makes every rank wait for its device."""
+    if accelerator.num_processes == 1:
+        return stopping()
+    if updates % _ASK_EVERY:
+        return False
+    if stopping():
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
 
 
 def _rate(optimizer: Any) -> float:

@@ -211,6 +211,7 @@ class Recipe:
 
     seed: int = _run(42, "random seed")
     log_interval: int = _run(50, "updates between log lines", low=1)
+    recovery_interval: int = _run(0, "updates between two saved states inside an epoch, if above 0", low=0)
     val_interval: int = _run(1, "epochs between validations", low=1)
     output: str = _run("output/train", "folder of the runs")
     experiment: str = _run("", "name of this run's folder (default: time, student and teacher)")

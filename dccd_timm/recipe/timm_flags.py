@@ -25,7 +25,6 @@ REFUSED = (
     ForeignFlag("jsd_loss", False, 0, "it needs --aug-splits; use --kd-distill-type dccd with --dccd-views 2"),
     ForeignFlag("drop_connect", None, 1, "deprecated in timm and never read there; use --drop-path"),
     ForeignFlag("split_bn", False, 0, "its extra BatchNorm copies would keep timm from loading the student; drop it"),
-    ForeignFlag("recovery_interval", 0, 1, "state/ is saved at every epoch, not inside one; drop it"),
     ForeignFlag("tta", 0, 1, "timm's train.py does not apply it; validate with more views yourself"),
     ForeignFlag("train_img_sizes", None, "+", _SCHEDULED_SIZE),
     ForeignFlag("train_batch_sizes", None, "+", _SCHEDULED_SIZE),

@@ -1,0 +1,53 @@
+"""Signals of a scheduler that wants its machine back: finish the update, save, leave with a code of its own."""
+
+import ctypes
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+# "Try again later" of sysexits.h: neither success nor a mistake.
+REQUEUE = 75
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the launcher dies: ranks would go on as orphans and write states (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class StopSignals:
+    """Listens for SIGTERM and SIGUSR1; the second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.before: dict[int, Any] = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1)}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self.close()
+
+    def came(self) -> bool:
+        """Whether a signal came."""
+        return self.number != 0
+
+    def leave(self, folder: Path) -> None:
+        """End the process when a signal came; the state is saved.
+
+        Raises:
+            SystemExit: with code 75, for schedulers that requeue by code.
+        """
+        if self.number:
+            name = signal.Signals(self.number).name
+            _logger.warning("%s: saved; go on with --resume %s", name, folder)
+            raise SystemExit(REQUEUE)
+
+    def close(self) -> None:
+        """Give the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
