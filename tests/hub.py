@@ -117,17 +117,19 @@ class _Handler(BaseHTTPRequestHandler):
         return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
 
     def _tree(self, name: str, prefix: str) -> None:
+        recursive = "recursive=true" in self.path.lower()
         entries: dict[str, dict[str, Any]] = {}
         for path, file in self._files(name).items():
             inside = path.removeprefix(f"{prefix}/" if prefix else "")
             if prefix and inside == path:
                 continue
-            first, _, rest = inside.partition("/")
-            full = f"{prefix}/{first}" if prefix else first
-            oid = hashlib.sha1(full.encode()).hexdigest()
-            size = file.stat().st_size
-            entry = {"type": "file", "path": full, "size": size, "oid": oid}
-            entries[full] = {"type": "directory", "path": full, "size": 0, "oid": oid} if rest else entry
+            parts = inside.split("/")
+            for depth in range(1, len(parts) + 1 if recursive else 2):
+                full = "/".join(([prefix] if prefix else []) + parts[:depth])
+                oid = hashlib.sha1(full.encode()).hexdigest()
+                is_file = depth == len(parts)
+                size = file.stat().st_size if is_file else 0
+                entries[full] = {"type": "file" if is_file else "directory", "path": full, "size": size, "oid": oid}
         if entries:
             self._reply(200, list(entries.values()))
         else:

@@ -28,8 +28,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def hub(folder):
-    hub = DatasetHub({"alice/shapes": folder, "alice/secret": folder}, private=("alice/secret",))
+def hub(folder, folders):
+    held = {"alice/shapes": folder, "alice/secret": folder, "alice/images": folders}
+    hub = DatasetHub(held, private=("alice/secret",))
     yield hub
     hub.stop()
 
@@ -56,6 +57,13 @@ def test_a_data_set_on_the_hub_is_streamed_by_ranges(hub, tmp_path):
     assert "HTTP Request" not in done.stderr and "hf_test" not in done.stderr + done.stdout
     # nothing but metadata was kept on disk
     assert not list((tmp_path / "home").rglob("*.parquet"))
+
+
+def test_an_image_folder_on_the_hub(hub, tmp_path):
+    hub.fail(r"GET /_cdn/.*png", times=2, status=503)
+    done = train(hub, tmp_path, "--val-split", "validation", dataset="alice/images")
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path)["skipped_images"] == 0
 
 
 @pytest.mark.parametrize(
