@@ -41,7 +41,7 @@ class Progress:
     """Where a training stands, behind an epoch or, with ``complete`` false, inside one.
 
     ``losses`` are means over the epoch so far, ``lr`` of the last update; ``batches`` of this epoch and ``meter`` are
-    what it takes to go on from here.
+    what it takes to go on from here. ``stop`` asks to save and leave; all ranks say the same.
     """
 
     epoch: int
@@ -50,6 +50,7 @@ class Progress:
     lr: float
     views_per_second: float
     skipped: int = 0
+    stop: bool = False
     complete: bool = True
     batches: int = 0
     meter: dict[str, Any] = field(default_factory=dict)

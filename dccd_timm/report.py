@@ -81,6 +81,12 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def summarise(folder: Path, progress: Progress, metrics: dict[str, float], with_eval: bool) -> None:
     """A row of summary.csv: timm's columns, each loss part, and views per second; empty where nothing was validated."""
     path = folder / "summary.csv"
+    if path.exists():  # rows that a cut run wrote after the state that this one went on from
+        head, *rows = path.read_text(encoding="utf-8").splitlines()
+        kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) < progress.epoch]
+        fresh = path.with_name(".summary.csv.new")
+        fresh.write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
+        fresh.replace(path)
     evaluated = {name: metrics.get(name, "") for name in ("loss", "top1", "top5")} if with_eval else None
     train = dict(progress.losses, views_per_second=round(progress.views_per_second, 1))
     update_summary(progress.epoch, train, evaluated, filename=str(path), lr=progress.lr, write_header=not path.exists())

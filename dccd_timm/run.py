@@ -120,7 +120,8 @@ def train_one(
         )  # fmt: skip
         if not progress.complete:
             checkpoint.save_state(folder, task, accelerator, kept | {"best": best}, loader.state())
-            signals.leave(folder)
+            if progress.stop:
+                signals.leave(folder)
             continue
         if accelerator.num_processes > 1 and recipe.dist_bn and not recipe.sync_bn:
             distribute_bn(unwrap_model(task.trainable_module), accelerator.num_processes, recipe.dist_bn == "reduce")
@@ -141,9 +142,11 @@ def train_one(
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         checkpoint.save_state(folder, task, accelerator, kept | {"best": best}, loader.state())
-        signals.leave(folder)
+        if progress.stop:
+            signals.leave(folder)
     signals.close()
     if lock:
+        Path(lock.name).unlink(missing_ok=True)
         lock.close()
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,

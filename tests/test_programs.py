@@ -42,7 +42,7 @@ def finished(parquet, teacher, tmp_path_factory):
 
 def test_a_run_leaves_what_it_promises(finished):
     run, done = finished
-    for part in ("args.yaml", "summary.csv", "README.md", "report/report.json", "state/progress.json"):
+    for part in ("args.yaml", "summary.csv", "README.md", "report/report.json", "state/update-000000006/progress.json"):
         assert (run / part).is_file() and (run / "control" / part).is_file()
     for word in ("last", "best"):
         assert {p.name for p in (run / word).iterdir()} == {"model.safetensors", "config.json"}
@@ -210,7 +210,7 @@ def test_unreadable_images_are_skipped_counted_and_limited(small, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_student(small, tmp_path):
     assert run_program(*small, "--epochs", 1).returncode == 0
     run = tmp_path / "out" / "run"
-    before = {p: p.read_bytes() for p in (*run.glob("last/*"), *run.glob("best/*"), *run.glob("state/*"))}
+    before = {p: p.read_bytes() for p in (*run.glob("last/*"), *run.glob("best/*"), *run.glob("state/*/*"))}
     done = run_program(*small, "--epochs", 2, "--resume", run, "--lr", 1e30)
     assert_one_line(done, "not finite at update", "epoch 2", "last/ holds the last good epoch")
     assert {p: p.read_bytes() for p in before} == before

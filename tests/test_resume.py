@@ -107,8 +107,11 @@ def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, t
     newest, before = sorted((run / "state").glob("update-*"), reverse=True)
     file = newest / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
+    with (run / "summary.csv").open("a") as file:  # as if it had been killed between this row and its state
+        file.write("1,9,9,9,9,9,9,9,9,9,9\n2,")
     done = run_program(*arguments, "--epochs", 2, "--resume", run)
     assert done.returncode == 0, done.stderr
+    assert [row.split(",")[0] for row in (run / "summary.csv").read_text().splitlines()] == ["epoch", "0", "1"]
     assert f"{newest} is torn (model.safetensors is not what was written)" in done.stderr
     assert f"going on from {before}" in done.stderr
     for state in (run / "state").glob("update-*"):

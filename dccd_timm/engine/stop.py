@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _logger = logging.getLogger(__name__)
 
@@ -36,16 +36,15 @@ class StopSignals:
         """Whether a signal came."""
         return self.number != 0
 
-    def leave(self, folder: Path) -> None:
-        """End the process when a signal came; the state is saved.
+    def leave(self, folder: Path) -> NoReturn:
+        """End the process; the state is saved.
 
         Raises:
             SystemExit: with code 75, for schedulers that requeue by code.
         """
-        if self.number:
-            name = signal.Signals(self.number).name
-            _logger.warning("%s: saved; go on with --resume %s", name, folder)
-            raise SystemExit(REQUEUE)
+        name = signal.Signals(self.number).name if self.number else "another rank was told to stop"
+        _logger.warning("%s: saved; go on with --resume %s", name, folder)
+        raise SystemExit(REQUEUE)
 
     def close(self) -> None:
         """Give the signals back."""

@@ -116,26 +116,27 @@ def train(
                     _log(bar, epoch, updates, losses, _rate(optimizer), views / (time.perf_counter() - began))
                 if number < loader.batches_per_epoch:
                     due = recipe.recovery_interval > 0 and updates % recipe.recovery_interval == 0
-                    if _agreed(stopping, updates, accelerator) or due:
+                    asked = accelerator.num_processes == 1 or updates % _ASK_EVERY == 0
+                    stop = asked and _agreed(stopping, accelerator)
+                    if stop or due:
                         speed = views / (time.perf_counter() - began)
                         losses = meter.means(epoch, accelerator)
                         yield Progress(
                             epoch, updates, losses, _rate(optimizer), speed, loader.skips.count,
-                            complete=False, batches=number, meter=meter.state(),
+                            stop, complete=False, batches=number, meter=meter.state(),
                         )  # fmt: skip
         speed = views / (time.perf_counter() - began)
-        yield Progress(epoch, updates, meter.means(epoch, accelerator), _rate(optimizer), speed, loader.skips.count)
+        losses, stop = meter.means(epoch, accelerator), _agreed(stopping, accelerator)
+        yield Progress(epoch, updates, losses, _rate(optimizer), speed, loader.skips.count, stop)
 
 
-def _agreed(stopping: Callable[[], bool], updates: int, accelerator: Accelerator) -> bool:
-    """Whether any rank wants to stop; asked together, so seldom: it makes every rank wait for its device."""
+def _agreed(stopping: Callable[[], bool], accelerator: Accelerator) -> bool:
+    """Whether any rank wants to stop; all ranks ask together, and wait for their devices."""
     if accelerator.num_processes == 1:
         return stopping()
-    if updates % _ASK_EVERY:
-        return False
     if stopping():
         accelerator.set_trigger()
-    return accelerator.check_trigger()
+    return bool(accelerator.check_trigger())
 
 
 def _rate(optimizer: Any) -> float:
