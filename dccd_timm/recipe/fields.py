@@ -115,7 +115,7 @@ class Recipe:
                                    low=1)
     dccd_view_aug: tuple[str, ...] = _dccd(
         ("same",), "how the views relate: same, weak-strong, near, or a word for each: strong, weak, near:K")
-    dccd_near_shift: int | None = _dccd(None, "near views: largest shift in pixels (default: a 50th of the size)", low=0)
+    dccd_near_shift: int | None = _dccd(None, "near: largest shift in pixels (default: 1/50 of the size)", low=0)
     dccd_near_noise: float = _dccd(0.02, "near views: standard deviation of the noise, pixels in 0 ... 1", low=0)
     dccd_contrast_weight: float = _dccd(0.1, "weight of the channel contrast term", low=0)
     dccd_contrast_temperature: float = _dccd(0.1, "temperature of the channel contrast", low=1e-6)
