@@ -57,7 +57,6 @@ def build_train_loader(
     batches = _batches_per_epoch(recipe, source, world)
     views = train_views(recipe, data_config)
     reader = Reader(views if recipe.pil_views else FastViews(views.transforms), image_mode(recipe), recipe.seed)
-    skip = recipe.data_errors == "skip"
     workers = _useful_workers(recipe.workers, source, world)
     options, collate = _loader_options(recipe, workers, device), Collate(num_classes)
     layout: dict[str, int] = dict(
@@ -73,16 +72,16 @@ def build_train_loader(
     loader: DataLoader[Any]
     if isinstance(source, MapSource):
         sampler = EpochSampler(source.num_samples, recipe.batch_size, batches, recipe.seed, rank, world, given)
-        images = MapViews(source, reader, skip, skips_to_next=True)
+        images = MapViews(source, reader, skips_to_next=True)
         loader = DataLoader(images, batch_sampler=sampler, collate_fn=collate, **options)
     elif isinstance(source, TimmStreamSource):
         source.dataset.set_loader_cfg(num_workers=workers)
-        stream = TimmStreamViews(source, reader, skip, start_epoch)
+        stream = TimmStreamViews(source, reader, start_epoch)
         loader = DataLoader(stream, batch_size=recipe.batch_size, drop_last=True, collate_fn=collate, **options)
     else:
         places = {int(worker): Place(**place) for worker, place in position["places"].items()}
         batches_of = StreamBatches(
-            source, reader, collate, recipe.batch_size, rank, world, skip, recipe.data_timeout, start_epoch, places,
+            source, reader, collate, recipe.batch_size, rank, world, recipe.data_timeout, start_epoch, places,
             position["turn"],
         )  # fmt: skip
         loader = DataLoader(batches_of, batch_size=None, **options)
@@ -106,7 +105,7 @@ def build_train_loader(
         (shift, recipe.dccd_near_noise), erasing, erased_views(recipe), mixup, recipe.mixup_off_epoch,
         (recipe.seed, rank),
     )  # fmt: skip
-    return TrainLoader(source, loader, batches, prepare, SkipCounter(recipe.max_data_errors), layout, given, position)
+    return TrainLoader(source, loader, batches, prepare, _skips(recipe), layout, given, position)
 
 
 def build_eval_loader(
@@ -120,23 +119,26 @@ def build_eval_loader(
 ) -> EvalLoader:
     """Each image of a split once, over all ranks."""
     reader = Reader(eval_view(recipe, data_config), image_mode(recipe), None)
-    skip = recipe.data_errors == "skip"
     options = _loader_options(recipe, _useful_workers(recipe.workers, source, world), device)
     batch_size, collate = recipe.validation_batch_size or recipe.batch_size, Collate(num_classes)
     loader: DataLoader[Any]
     if isinstance(source, MapSource):
-        images = MapViews(source, reader, skip, skips_to_next=False)
+        images = MapViews(source, reader, skips_to_next=False)
         part = [(0, index) for index in range(rank, source.num_samples, world)]
         loader = DataLoader(images, batch_size=batch_size, sampler=part, collate_fn=collate, **options)
     elif isinstance(source, TimmStreamSource):
         source.dataset.set_loader_cfg(num_workers=options["num_workers"])
-        views = TimmStreamViews(source, reader, skip)
+        views = TimmStreamViews(source, reader)
         loader = DataLoader(views, batch_size=batch_size, collate_fn=collate, **options)
     else:
-        stream = StreamBatches(source, reader, collate, batch_size, rank, world, skip, recipe.data_timeout)
+        stream = StreamBatches(source, reader, collate, batch_size, rank, world, recipe.data_timeout)
         loader = DataLoader(stream, batch_size=None, **options)
     prepare = ViewPreparer(device, data_config["mean"], data_config["std"])
-    return EvalLoader(source, loader, batch_size, prepare, SkipCounter(recipe.max_data_errors))
+    return EvalLoader(source, loader, batch_size, prepare, _skips(recipe))
+
+
+def _skips(recipe: Recipe) -> SkipCounter:
+    return SkipCounter(recipe.max_data_errors if recipe.data_errors == "skip" else None)
 
 
 def _fitting(state: dict[str, Any] | None, layout: dict[str, Any]) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from dccd_timm.batch import Batch
 from dccd_timm.data.device import ViewPreparer
 from dccd_timm.data.reading import BLOCK_RECORDS, StreamBatches
-from dccd_timm.data.sample import Reader, Sample, SkipCounter, reason
+from dccd_timm.data.sample import Reader, Sample, SkipCounter
 from dccd_timm.data.source import MapSource, TimmStreamSource
 from dccd_timm.data.stream import StreamSource
 from dccd_timm.data.views import mix
@@ -28,8 +28,8 @@ _RETRIES = 20
 class MapViews(Dataset[Sample]):
     """Samples of a map source; an index is (epoch, index), so workers need not be told the epoch."""
 
-    def __init__(self, source: MapSource, reader: Reader, skip_errors: bool, skips_to_next: bool) -> None:
-        self.source, self.reader, self.skip_errors, self.skips_to_next = source, reader, skip_errors, skips_to_next
+    def __init__(self, source: MapSource, reader: Reader, skips_to_next: bool) -> None:
+        self.source, self.reader, self.skips_to_next = source, reader, skips_to_next
 
     def __getitem__(self, position: tuple[int, int]) -> Sample:
         epoch, index = position
@@ -46,24 +46,21 @@ class MapViews(Dataset[Sample]):
         try:
             record = self.source.record(index)
         except (OSError, ValueError, SyntaxError) as error:  # what PIL raises inside other people's data sets
-            text = f"{self.source.name(index)} ({reason(error)})"
-            if not self.skip_errors:
-                raise UserError(f"unreadable image {text}; mend it, or skip with --data-errors skip") from error
-            return Sample(None, -1, [(text, 1)])
-        return self.reader.sample(record, self.skip_errors, epoch, index)
+            return Sample.skipping(self.source.name(index), error)
+        return self.reader.sample(record, epoch, index)
 
 
 class TimmStreamViews(IterableDataset[Sample]):
     """Samples of one of timm's own streams, which shards and shuffles itself and cannot be resumed within an epoch."""
 
-    def __init__(self, source: TimmStreamSource, reader: Reader, skip_errors: bool, start: int = 0) -> None:
-        self.source, self.reader, self.skip_errors, self.epoch = source, reader, skip_errors, start
+    def __init__(self, source: TimmStreamSource, reader: Reader, start: int = 0) -> None:
+        self.source, self.reader, self.epoch = source, reader, start
 
     def __iter__(self) -> Iterator[Sample]:
         if self.reader.seed is not None:
             self.source.dataset.reader.set_epoch(self.epoch)
         for number, record in enumerate(self.source.records()):
-            yield self.reader.sample(record, self.skip_errors, self.epoch, number)
+            yield self.reader.sample(record, self.epoch, number)
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

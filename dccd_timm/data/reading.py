@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.network import Patience, may_pass
-from dccd_timm.data.sample import Collate, Reader, Sample, reason
+from dccd_timm.data.sample import Collate, Reader, Sample
 from dccd_timm.data.source import Record
 from dccd_timm.data.stream import StreamSource
 from dccd_timm.data.views import mix
@@ -71,7 +71,6 @@ class StreamBatches(IterableDataset[Batch | None]):
         collate: samples to a batch.
         batch_size: images.
         rank, world: this process among all.
-        skip_errors: skip what cannot be read, or stop.
         patience: seconds without data after which a remote source is given up.
         start_epoch: first pass.
         places: where workers go on, by worker number.
@@ -86,14 +85,13 @@ class StreamBatches(IterableDataset[Batch | None]):
         batch_size: int,
         rank: int,
         world: int,
-        skip_errors: bool,
         patience: float,
         start_epoch: int = 0,
         places: dict[int, Place] | None = None,
         turn: int = 0,
     ) -> None:
         self.source, self.reader, self.collate, self.batch_size = source, reader, collate, batch_size
-        self.rank, self.world, self.skip_errors, self.patience = rank, world, skip_errors, patience
+        self.rank, self.world, self.patience = rank, world, patience
         self.start_epoch, self.places, self.turn = start_epoch, places or {}, turn
 
     def __iter__(self) -> Iterator[Batch | None]:
@@ -134,7 +132,11 @@ class StreamBatches(IterableDataset[Batch | None]):
                 order = self._permutation(len(block), seat, start)
                 for offset in range(start.offset, len(block)):
                     item = block[order[offset]]
-                    sample = item if isinstance(item, Sample) else self._read(*item, epoch)
+                    if isinstance(item, Sample):
+                        sample = item
+                    else:
+                        record, shard, row = item
+                        sample = self.reader.sample(record, epoch, shard, row)
                     readable |= sample.views is not None
                     yield sample, replace(start, offset=offset + 1)
             if self.reader.seed is None:
@@ -142,9 +144,6 @@ class StreamBatches(IterableDataset[Batch | None]):
             if not readable and place == Place(epoch):  # else a worker without images would spin for ever
                 raise UserError(f"a whole pass over worker {seat.worker}'s shards gave no readable image")
             place = Place(epoch + 1)
-
-    def _read(self, record: Record, shard: int, row: int, epoch: int) -> Sample:
-        return self.reader.sample(record, self.skip_errors, epoch, shard, row)
 
     def _permutation(self, size: int, seat: Seat, place: Place) -> list[int]:
         if self.reader.seed is None:
@@ -180,7 +179,7 @@ class StreamBatches(IterableDataset[Batch | None]):
         """Rows of a shard, numbered; waits for a lost connection, and ends with what is lost of a broken shard.
 
         Raises:
-            UserError: when the source stays away, or the shard is broken and nothing is to be skipped.
+            UserError: when a remote source stays away.
         """
         row, patience = start, Patience(self.patience)
         while True:
@@ -195,16 +194,8 @@ class StreamBatches(IterableDataset[Batch | None]):
                 if self.source.remote and may_pass(error):
                     patience.wait(f"{name} row {row}", error)
                     continue
-                if not self.skip_errors:
-                    raise UserError(
-                        f"{name} cannot be read from row {row} on: {reason(error)}; mend it, or skip with --data-errors"
-                        " skip"
-                    ) from error
                 lost = max(1, self.source.num_samples // self.source.num_shards - row)
-                yield (
-                    row,
-                    Sample(None, -1, [(f"{name} from row {row} on, about {lost} images ({reason(error)})", lost)]),
-                )
+                yield row, Sample.skipping(f"{name} from row {row} on, about {lost} images", error, lost)
                 return
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ class Sample:
     target: int
     skipped: list[tuple[str, int]] = field(default_factory=list)
 
+    @classmethod
+    def skipping(cls, name: str, error: BaseException, images: int = 1) -> Self:
+        """What stands in the place of so many images that cannot be read."""
+        return cls(None, -1, [(f"{name} ({reason(error)})", images)])
+
 
 class Reader:
     """Decodes and augments records.
@@ -40,21 +45,14 @@ class Reader:
         self.transform, self.mode, self.seed = transform, mode, seed
         self.decode: Callable[[Any, str], Any] = decode_pixels if isinstance(transform, FastViews) else decode
 
-    def sample(self, record: Record, skip_errors: bool, *place: int) -> Sample:
-        """Views of a record, or its name as skipped.
-
-        Raises:
-            UserError: when it cannot be read and nothing is to be skipped.
-        """
+    def sample(self, record: Record, *place: int) -> Sample:
+        """Views of a record, or its name as skipped."""
         try:
             if record.target is None:
                 raise OSError("no class")
             image = self.decode(record.image, self.mode)
         except OSError as error:
-            text = f"{record.name} ({reason(error)})"
-            if not skip_errors:
-                raise UserError(f"unreadable image {text}; mend it, or skip with --data-errors skip") from error
-            return Sample(None, -1, [(text, 1)])
+            return Sample.skipping(record.name, error)
         if self.seed is None:
             return Sample(self.transform(image), int(record.target))
         with seeded(self.seed, *place):
@@ -84,9 +82,13 @@ class Collate:
 
 
 class SkipCounter:
-    """Counts images that could not be read, each once, names the first ones in the log, and stops at a limit."""
+    """Counts images that could not be read, each once, names the first ones in the log, and stops at a limit.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: images that may be skipped; None stops at the first.
+    """
+
+    def __init__(self, limit: int | None) -> None:
         self.limit, self.images = limit, dict[str, int]()
 
     @property
@@ -108,10 +110,12 @@ class SkipCounter:
         if batch.fatal:
             raise UserError(batch.fatal)
         for name, count in batch.skipped:
+            if self.limit is None:
+                raise UserError(f"unreadable image or shard: {name}; mend it, or skip it with --data-errors skip")
             if name not in self.images and len(self.images) < 10:
                 _logger.warning("skipped unreadable image %d: %s", self.count + 1, name)
             self.images[name] = count
-        if self.count > self.limit:
+        if self.limit is not None and self.count > self.limit:
             raise UserError(
                 f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
                 f" {self.names[0]}"

@@ -1,6 +1,7 @@
 """Every kind of source gives the same images, classes and names, however they are stored."""
 
 import io
+import shutil
 import tarfile
 from collections import Counter
 
@@ -98,3 +99,15 @@ def test_class_words_need_a_class_map(tmp_path):
     assert names == CLASSES[::-1] and Counter(t for t, _ in found.elements()) == {0: 3, 1: 3, 2: 3}
     with pytest.raises(UserError, match=r"--class-map .*none.txt cannot be read"):
         seen(*words, "--class-map", tmp_path / "none.txt")
+
+
+def test_the_first_broken_image_of_a_folder_can_end_a_run_with_one_line(folders, tmp_path):
+    """Raised in a worker, the line would come back as that worker's traceback."""
+    shutil.copytree(folders, tmp_path / "images")
+    next((tmp_path / "images" / "train").rglob("*.png")).write_bytes(b"broken")
+    recipe = load_recipe(["--data-dir", str(tmp_path / "images"), "-j", "2", "-b", "8", "--data-errors", "raise"])
+    loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU)
+    with pytest.raises(UserError) as info:
+        for _ in zip(loader, range(6), strict=False):
+            pass
+    assert "unreadable image" in str(info.value) and "\n" not in str(info.value)
