@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from timm.task import TrainingTask
 from timm.utils import distribute_bn, unwrap_model
 from torch import nn
@@ -86,7 +86,8 @@ def train_one(
     # a resumed run's folder is locked before anything is read; a new one is not made before all is well
     lock = checkpoint.lock(folder) if main and folder.exists() else None
     accelerator.wait_for_everyone()
-    state = checkpoint.newest_state(folder) if recipe.resume else None
+    # one rank looks, so that all go on from the same
+    state = broadcast_object_list([checkpoint.newest_state(folder) if recipe.resume and main else None])[0]
     saved, position, start = _where(recipe, state, accelerator)
     pieces = _build(recipe, data, accelerator, start.epoch, position)
     task, loader = pieces.task, pieces.loader

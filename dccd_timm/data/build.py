@@ -100,6 +100,8 @@ def build_train_loader(
     shift = recipe.dccd_near_shift
     if shift is None:
         shift = max(1, round(0.02 * max(data_config["input_size"][1:])))
+    if shift >= min(data_config["input_size"][1:]):
+        raise UserError(f"--dccd-near-shift {shift} moves images of {data_config['input_size'][1:]} out of themselves")
     prepare = ViewPreparer(
         device, data_config["mean"], data_config["std"], plan_views(recipe.dccd_view_aug, recipe.dccd_views),
         (shift, recipe.dccd_near_noise), erasing, erased_views(recipe), mixup, recipe.mixup_off_epoch,

@@ -152,3 +152,10 @@ def test_unreadable_images_in_a_stream_are_named(tmp_path):
     for _ in range(6):  # the next epoch meets them again; they are counted once
         next(batches)
     assert loader.skips.count == 2
+
+
+def test_a_near_view_cannot_be_moved_out_of_its_image(parquet, folders):
+    flags = ["--kd-model-name", "resnet18", "--kd-distill-type", "dccd", "--dccd-view-aug", "near"]
+    recipe = recipe_for("map", parquet, folders, *flags, "--dccd-near-shift", CONFIG["input_size"][1])
+    with pytest.raises(UserError, match="moves images of .* out of themselves"):
+        build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU)
