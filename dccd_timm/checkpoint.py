@@ -2,37 +2,29 @@
 
 import contextlib
 import copy
-import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from timm.models import save_for_hf
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import nn
 
-from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.recipe import UserError
 
 _logger = logging.getLogger(__name__)
 
 _CHECKSUMS = "sha256.json"
-_KEPT = 2
-PACKAGES = ("dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub")
 
 
 @contextlib.contextmanager
@@ -89,79 +81,17 @@ def export(
         save_for_hf(plain, str(folder), model_config=config, data_config=data_config, safe_serialization=True)
 
 
-def run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
-    """The folder of this run: that of ``--resume``, or a new one below ``--output``; the same on every rank.
-
-    A name that is taken gets a number; a run is never written over.
-
-    Raises:
-        UserError: when it cannot be written, or there is nothing to resume.
-    """
-    output = Path(recipe.output)
-    named = output / recipe.experiment
-    if recipe.resume == "auto":
-        folder = named
-    elif recipe.resume:
-        folder = Path(recipe.resume)
-        if not (folder / "state").is_dir():
-            raise UserError(f"nothing to resume in {folder}: it has no state/")
-    else:
-        teacher = f"-{_safe(recipe.kd_model_name)}" if recipe.kd_model_name else ""
-        named = output / (recipe.experiment or f"{time.strftime('%Y%m%d-%H%M%S')}-{_safe(recipe.model)}{teacher}")
-        folder, number = named, 1
-        while folder.exists():
-            folder, number = named.with_name(f"{named.name}-{number}"), number + 1
-    names = broadcast_object_list([str(folder)])
-    folder = Path(names[0])
-    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(f"output folder {folder} cannot be written ({place} is no writable folder): set --output")
-    accelerator.wait_for_everyone()
-    return folder
-
-
-def _safe(model: str) -> str:
-    last = model.rstrip("/").rsplit(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in last)
-
-
-def lock(folder: Path) -> IO[str]:
-    """Make a run's folder and keep other runs out of it until the returned file is closed.
-
-    Raises:
-        UserError: when the disk refuses, or another run writes there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"output folder {folder} cannot be written: {error.strerror}; set --output") from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock(): forked workers must not inherit it
-    except OSError as error:
-        raise UserError(f"another run writes to {folder}: wait for it, or give this one --experiment") from error
-    return file
-
-
-def begin(folder: Path, recipe: Recipe) -> None:
-    """Write args.yaml: every resolved setting, and the versions that it ran with.
-
-    Raises:
-        UserError: when the disk refuses.
-    """
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
-    settings |= {"resume": None, "versions": {name: _version(name) for name in PACKAGES}}
-    try:
-        write_text(folder / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
-    except OSError as error:
-        raise UserError(f"output folder {folder} cannot be written: {error.strerror}; set --output") from error
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+def tidy(run: Path) -> None:
+    """Clear away what a killed run left half written, and put back what it was about to replace."""
+    for folder in (run, run / "state"):
+        for old in folder.glob(".*.old"):
+            target = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(target)
+        for fresh in folder.glob(".*.new"):
+            shutil.rmtree(fresh) if fresh.is_dir() else fresh.unlink()
 
 
 def newest_state(run: Path) -> Path | None:
@@ -207,12 +137,17 @@ def saved_position(state: Path, rank: int) -> dict[str, Any] | None:
 
 
 def save_state(
-    run: Path, task: TrainingTask, accelerator: Accelerator, progress: dict[str, Any], position: dict[str, Any]
+    run: Path,
+    task: TrainingTask,
+    accelerator: Accelerator,
+    progress: dict[str, Any],
+    position: dict[str, Any],
+    keep: int,
 ) -> None:
     """Write what a resume needs: weights, optimizer, scaler and RNG by accelerate, EMA and progress by us.
 
     Every rank calls it, with its own ``meter`` in ``progress`` and the ``position`` of its data; the teacher is not in
-    it. The newest two states are kept.
+    it. The newest ``keep`` states are kept.
     """
     target = run / "state" / f"update-{progress['updates']:09d}"
     fresh = target.with_name(f".{target.name}.new")
@@ -236,7 +171,7 @@ def save_state(
             sums = {p.name: _digest(p) for p in sorted(fresh.iterdir()) if p.is_file()}
             (fresh / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
     if accelerator.is_main_process:
-        for old in sorted((run / "state").glob("update-*"))[:-_KEPT]:
+        for old in sorted((run / "state").glob("update-*"))[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
 

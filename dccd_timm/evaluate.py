@@ -1,7 +1,7 @@
 """A split through timm's evaluator, over all ranks, with a teacher beside the student when there is one."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -21,16 +21,19 @@ def evaluate(
     teacher: nn.Module | None = None,
     teacher_evaluator: Any = None,
     channels_last: bool = False,
-) -> dict[str, float]:
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Loss, top1 and top5 in percent over a split, each image counted once.
 
     ``evaluator`` is timm's, from ``task.create_evaluator()``. With a teacher also ``teacher_*`` and ``agreement``, the
-    percentage of images to which both give the same class.
+    percentage of images to which both give the same class. None when any rank is told to stop in the middle.
     """
     model.eval()
     same = torch.zeros(2, dtype=torch.int64, device=accelerator.device)
     quiet = not accelerator.is_main_process or not sys.stderr.isatty()
     for batch in tqdm(loader, desc="validate", unit="batch", disable=quiet, leave=False, dynamic_ncols=True):
+        if stopping():
+            break
         images = batch.views[:, 0]
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -43,6 +46,9 @@ def evaluate(
             same[0] += (logits.argmax(1) == teacher_logits.argmax(1)).sum()
             same[1] += len(logits)
     distributed = accelerator.num_processes > 1
+    stopped = torch.tensor(int(stopping()), device=accelerator.device)
+    if accelerator.reduce(stopped) if distributed else stopped:
+        return None
     metrics: dict[str, float] = dict(evaluator.compute(distributed=distributed))
     if teacher is not None:
         totals = teacher_evaluator.compute(distributed=distributed)

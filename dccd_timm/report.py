@@ -33,15 +33,23 @@ def start_block(recipe: Recipe, student: nn.Module, teacher: nn.Module | None, f
     weights = ""
     if method == "dccd":
         weights = f", contrast {recipe.dccd_contrast_weight:g}, difference {recipe.dccd_difference_weight:g}"
+    costs = {
+        k: "" if not v else f", {v:.3g} GMACs" if v >= 0.1 else f", {1000 * v:.3g} MMACs"
+        for k, v in facts["gmacs"].items()
+    }
+    teacher_line = ""
+    if teacher:
+        name = short_name(recipe.kd_model_name)
+        teacher_line = f"{name}, {parameters_m(teacher):.3f} M parameters{costs['teacher']}"
     lines = [
-        ("student", f"{short_name(recipe.model)}, {parameters_m(student):.3f} M parameters"),
-        ("teacher", f"{short_name(recipe.kd_model_name)}, {parameters_m(teacher):.3f} M parameters" if teacher else ""),
-        ("method", f"{method}, {views} view{'s' if views != 1 else ''} per image{weights}"),
+        ("student", f"{short_name(recipe.model)}, {parameters_m(student):.3f} M parameters{costs['student']}"),
+        ("teacher", teacher_line),
+        ("method", f"{method}{weights}"),
         ("data", f"{recipe.dataset or recipe.data_dir}: {facts['images']} images, {facts['classes']} classes,"
                  f" {'x'.join(map(str, facts['input_size']))}"),
-        ("update", f"{update} images in {facts['updates_per_epoch']} updates per epoch, {facts['epochs']} epochs,"
-                   f" {recipe.opt} at {facts['lr']:.3g}"),
-        ("device", f"{facts['device']} x {facts['world']}, {facts['precision']}"),
+        ("update", f"{update} images x {views} view{'s' if views != 1 else ''}, {facts['updates_per_epoch']} updates"
+                   f" per epoch, {facts['epochs']} epochs, {recipe.opt} at {facts['lr']:.3g}"),
+        ("device", f"{facts['world']} x {facts['device'].type}, {facts['precision']}"),
         ("writes to", str(facts["folder"])),
     ]  # fmt: skip
     return "\n".join(f"  {name:<10} {text}" for name, text in lines if text)

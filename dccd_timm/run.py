@@ -1,59 +1,41 @@
 """The story of a training, from recipe to report; the only file that knows every stage."""
 
 import dataclasses
+import gc
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from timm.task import TrainingTask
 from timm.utils import distribute_bn, unwrap_model
 from torch import nn
 
 from dccd_timm import checkpoint, pictures, report
-from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing, open_split
-from dccd_timm.data.loader import AnySource, EvalLoader, TrainLoader
+from dccd_timm.assemble import Data, Pieces, assemble
+from dccd_timm.batch import Progress
+from dccd_timm.data.build import open_split
+from dccd_timm.data.loader import TrainLoader
 from dccd_timm.engine.accelerator import start_accelerator
-from dccd_timm.engine.optim import build_optimizer, build_scheduler, learning_rate
+from dccd_timm.engine.failures import explain
+from dccd_timm.engine.optim import build_scheduler, learning_rate, load_scheduler_state, scheduler_state
+from dccd_timm.engine.ranks import all_together
 from dccd_timm.engine.stop import StopSignals
+from dccd_timm.engine.trackers import start_trackers, stop_trackers
 from dccd_timm.engine.train import Start
 from dccd_timm.engine.train import train as train_epochs
 from dccd_timm.evaluate import evaluate, pooled_features
-from dccd_timm.models.student import build_student, check_batch_norm
-from dccd_timm.models.teacher import TimmTeacher, load_teacher
+from dccd_timm.folder import begin, lock, restarted, run_folder, unlock
+from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe, UserError
-from dccd_timm.task.build import build_task
 
 _logger = logging.getLogger(__name__)
 
 # Images whose pooled features measure redundancy
 _FEATURE_IMAGES = 2048
-
-
-@dataclass
-class Data:
-    """The opened splits of a run, shared with its control."""
-
-    train: AnySource
-    val: AnySource | None
-
-
-@dataclass
-class Pieces:
-    """What one training is made of; ``judge`` is the teacher behind the student's preprocessing."""
-
-    student: nn.Module
-    task: TrainingTask
-    judge: TimmTeacher | None
-    data_config: dict[str, Any]
-    optimizer: Any
-    loader: TrainLoader
-    val: EvalLoader | None
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -63,18 +45,22 @@ def train(recipe: Recipe) -> dict[str, Any]:
         UserError: for every mistake of settings, data or surroundings.
     """
     accelerator = start_accelerator(recipe)
-    train_split = open_split(recipe, recipe.train_split, is_training=True)
-    data = Data(train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None)
-    folder = checkpoint.run_folder(recipe, accelerator)
-    control = None
-    if recipe.dccd_control:
-        control = report.finished(folder / "control") if recipe.resume else None
-        if control is None:
-            settings = dataclasses.replace(recipe, kd_distill_type=recipe.dccd_control, dccd_control=None)
-            control = train_one(settings, data, folder / "control", accelerator, None)
-            accelerator.free_memory()
-    result = train_one(recipe, data, folder, accelerator, control)
-    accelerator.end_training()
+    place = Path(recipe.output)
+    with all_together(lambda error: explain(error, recipe, place)):
+        train_split = open_split(recipe, recipe.train_split, is_training=True)
+        data = Data(train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None)
+        place = run_folder(recipe, accelerator)
+        control = None
+        if recipe.dccd_control:
+            control = report.finished(place / "control") if recipe.resume or restarted() else None
+            if control is None:
+                settings = dataclasses.replace(recipe, kd_distill_type=recipe.dccd_control, dccd_control=None)
+                control = train_one(settings, data, place / "control", accelerator, None)
+                accelerator.free_memory()
+        result = train_one(recipe, data, place, accelerator, control)
+        accelerator.free_memory()
+        gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
+        accelerator.end_training()
     return result
 
 
@@ -84,57 +70,71 @@ def train_one(
     """One training into ``folder``; ``control`` is the report of the run to compare with."""
     main = accelerator.is_main_process
     # a resumed run's folder is locked before anything is read; a new one is not made before all is well
-    lock = checkpoint.lock(folder) if main and folder.exists() else None
+    held = lock(folder) if main and folder.exists() else None
     accelerator.wait_for_everyone()
     # one rank looks, so that all go on from the same
-    state = broadcast_object_list([checkpoint.newest_state(folder) if recipe.resume and main else None])[0]
+    resuming = recipe.resume or restarted()
+    state = broadcast_object_list([checkpoint.newest_state(folder) if resuming and main else None])[0]
     saved, position, start = _where(recipe, state, accelerator)
-    pieces = _build(recipe, data, accelerator, start.epoch, position)
+    pieces = assemble(recipe, data, accelerator, start.epoch, position)
     task, loader = pieces.task, pieces.loader
     scheduler, num_epochs = build_scheduler(pieces.optimizer, recipe, _updates_per_epoch(recipe, loader))
-    if start.epoch >= num_epochs:
+    if start.epoch >= num_epochs and report.finished(folder):
         raise UserError(f"{folder} is trained already, {start.epoch} of {num_epochs} epochs: raise --epochs to go on")
     set_seed(recipe.seed + start.epoch, device_specific=True)  # dropout differs between ranks
     if state:
         checkpoint.load_state(state, task, accelerator, with_optimizer=not recipe.no_resume_opt)
+        load_scheduler_state(scheduler, saved["scheduler"] if saved else {})
         _logger.info("going on from %s", state)
     loader.prepare.set_epoch(start.epoch)
     first = loader.peek()
     if main:
-        lock = lock or checkpoint.lock(folder)
-        checkpoint.begin(folder, recipe)
+        held = held or lock(folder)
+        checkpoint.tidy(folder)
+        begin(folder, recipe)
         if not saved:
             normal, names = (pieces.data_config["mean"], pieces.data_config["std"]), data.train.names
             pictures.draw_views(folder / "report" / "views.png", first.views, first.target, *normal, names)
         facts = _facts(recipe, data, pieces, accelerator) | {"epochs": num_epochs, "folder": folder}
         print(report.start_block(recipe, pieces.student, pieces.judge, facts), flush=True)
+    accelerator.wait_for_everyone()
+    start_trackers(accelerator, recipe, folder)
 
     best = saved["best"] if saved else None
     began = time.perf_counter()
     signals = StopSignals()
+
+    def save(progress: Progress, complete: bool) -> None:
+        kept = dict(
+            epoch=progress.epoch, complete=complete, updates=progress.updates, batches=progress.batches,
+            meter=progress.meter, world=accelerator.num_processes, best=best, scheduler=scheduler_state(scheduler),
+        )  # fmt: skip
+        checkpoint.save_state(folder, task, accelerator, kept, loader.state(), recipe.checkpoint_hist)
+
     for progress in train_epochs(
         task, loader, pieces.optimizer, scheduler, recipe, accelerator, start, num_epochs, signals.came
     ):
-        kept = dict(
-            epoch=progress.epoch, complete=progress.complete, updates=progress.updates, batches=progress.batches,
-            meter=progress.meter, world=accelerator.num_processes,
-        )  # fmt: skip
         if not progress.complete:
-            checkpoint.save_state(folder, task, accelerator, kept | {"best": best}, loader.state())
+            save(progress, complete=False)
             if progress.stop:
                 signals.leave(folder)
             continue
         if accelerator.num_processes > 1 and recipe.dist_bn and not recipe.sync_bn:
             distribute_bn(unwrap_model(task.trainable_module), accelerator.num_processes, recipe.dist_bn == "reduce")
         due = (progress.epoch + 1) % recipe.val_interval == 0 or progress.epoch + 1 == num_epochs
-        metrics = _validate(pieces, accelerator, recipe) if pieces.val is not None and due else {}
+        metrics: dict[str, float] | None = {}
+        if pieces.val is not None and due:
+            metrics = _validate(pieces, accelerator, recipe, signals.came)
+        if metrics is None:  # stopped in the middle: a resume begins with this validation
+            save(progress, complete=False)
+            signals.leave(folder)
         metric = metrics.get(recipe.eval_metric) if pieces.val is not None else progress.losses["loss"]
         better = metric is not None and (best is None or _gain(recipe, pieces, metric, best["metric"]) > 0)
         if better:
             best = {"epoch": progress.epoch, "metric": metric}
         if scheduler is not None:
             scheduler.step(progress.epoch + 1, metric)
-        if accelerator.is_main_process:
+        if main:
             note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": progress.epoch, **metrics}}
             student: nn.Module = task.get_eval_model(ema=_ema_is_judged(recipe))
             for word in ("last", "best") if better else ("last",):
@@ -142,19 +142,20 @@ def train_one(
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
-        checkpoint.save_state(folder, task, accelerator, kept | {"best": best}, loader.state())
+        save(progress, complete=True)
         if progress.stop:
             signals.leave(folder)
     signals.close()
-    if lock:
-        Path(lock.name).unlink(missing_ok=True)
-        lock.close()
+    stop_trackers(accelerator)
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
         best_epoch=best["epoch"] if best else None, skipped_images=loader.skips.count,
         skipped_first=loader.skips.names[:20],
     )  # fmt: skip
-    return _finish(recipe, data, pieces, folder, accelerator, result, control)
+    result = _finish(recipe, data, pieces, folder, accelerator, result, control)
+    if held:
+        unlock(held)
+    return result
 
 
 def _where(
@@ -179,50 +180,14 @@ def _where(
     return saved, position, Start(saved["epoch"], saved["batches"], meter)
 
 
-def _build(
-    recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
-) -> Pieces:
-    """Everything that a wrong setting can break, before anything is written."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    names = data.train.names
-    student: Any
-    set_seed(recipe.seed)  # the same initial student on every rank and with every method
-    student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
-    num_classes = student.num_classes
-    if names and len(names) > num_classes:
-        raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
-    check_batch_norm(student, recipe)
-    teacher = None
-    if recipe.kd_model_name:
-        teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
-    if recipe.sync_bn and world > 1:
-        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-    task = build_task(recipe, student, teacher, data_config, mixing(recipe), accelerator.device)
-    if recipe.channels_last:
-        for module in task.children():
-            module.to(memory_format=torch.channels_last)
-    optimizer: Any = build_optimizer(task, recipe, world)
-    if recipe.model_ema:
-        device = torch.device("cpu") if recipe.model_ema_force_cpu else None
-        task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
-    if recipe.torchcompile:
-        task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
-    task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
-    judge = None
-    if teacher is not None:
-        judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"])
-        judge.to(accelerator.device)
-    place = (data_config, num_classes, accelerator.device, rank, world)
-    loader = build_train_loader(recipe, data.train, *place, start_epoch, position)
-    val = build_eval_loader(recipe, data.val, *place) if data.val is not None else None
-    return Pieces(student, task, judge, data_config, optimizer, loader, val)
-
-
-def _validate(pieces: Pieces, accelerator: Accelerator, recipe: Recipe) -> dict[str, float]:
+def _validate(
+    pieces: Pieces, accelerator: Accelerator, recipe: Recipe, stopping: Callable[[], bool]
+) -> dict[str, float] | None:
     """Metrics of the student, or of its average when there is one, as timm's train.py reports them."""
     model: nn.Module = pieces.task.get_eval_model(ema=_ema_is_judged(recipe))
     assert pieces.val is not None
-    return evaluate(model, pieces.val, accelerator, pieces.task.create_evaluator(), channels_last=recipe.channels_last)
+    evaluator = pieces.task.create_evaluator()
+    return evaluate(model, pieces.val, accelerator, evaluator, channels_last=recipe.channels_last, stopping=stopping)
 
 
 def _finish(
@@ -236,11 +201,12 @@ def _finish(
     teacher = None
     if pieces.val is not None:
         evaluators = pieces.task.create_evaluator(), pieces.task.create_evaluator()
-        result["student"] = evaluate(
+        metrics = evaluate(
             best, pieces.val, accelerator, evaluators[0], pieces.judge, evaluators[1], recipe.channels_last
         )
-        teacher = {k.removeprefix("teacher_"): v for k, v in result["student"].items() if k.startswith("teacher_")}
-        result["student"] = {k: v for k, v in result["student"].items() if not k.startswith("teacher_")}
+        assert metrics is not None
+        teacher = {k.removeprefix("teacher_"): v for k, v in metrics.items() if k.startswith("teacher_")}
+        result["student"] = {k: v for k, v in metrics.items() if not k.startswith("teacher_")}
     else:
         result["student"] = {}
     result["student"] |= report.describe(recipe.model, recipe.kd_distill_type, best)
@@ -289,5 +255,15 @@ def _facts(recipe: Recipe, data: Data, pieces: Pieces, accelerator: Accelerator)
         world=accelerator.num_processes, images=data.train.num_samples, classes=pieces.student.num_classes,
         input_size=pieces.data_config["input_size"], updates_per_epoch=_updates_per_epoch(recipe, pieces.loader),
         lr=learning_rate(recipe, accelerator.num_processes), device=accelerator.device,
-        precision=f"amp {recipe.amp_dtype}" if recipe.amp else "float32",
+        precision={"fp16": "amp float16", "bf16": "amp bfloat16"}.get(accelerator.mixed_precision, "float32"),
+        gmacs=_gmacs(pieces),
     )  # fmt: skip
+
+
+def _gmacs(pieces: Pieces) -> dict[str, float | None]:
+    """Billions of multiply-accumulates of both networks for one image."""
+    size = tuple(pieces.data_config["input_size"])
+    costs = {"student": gmacs(pieces.student, size)}
+    if judge := pieces.judge:
+        costs["teacher"] = gmacs(judge.model, (judge.in_chans, *(judge.own_input_size or size[1:])))
+    return costs

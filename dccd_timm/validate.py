@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from timm.data import resolve_input_data_config
 from timm.layers import apply_test_time_pool
@@ -15,6 +16,8 @@ from torch import nn
 
 from dccd_timm.data.build import build_eval_loader, open_split
 from dccd_timm.engine.accelerator import start_accelerator
+from dccd_timm.engine.failures import explain
+from dccd_timm.engine.ranks import all_together
 from dccd_timm.evaluate import evaluate
 from dccd_timm.models.create import create_sized, one_line
 from dccd_timm.models.teacher import TimmTeacher, load_teacher
@@ -28,6 +31,11 @@ def validate(options: Validation) -> dict[str, Any]:
         UserError: for every mistake of settings, data or weights.
     """
     accelerator = start_accelerator(options.as_recipe())
+    with all_together(lambda error: explain(error, options.as_recipe(), Path(options.results_file or "."))):
+        return _validate(options, accelerator)
+
+
+def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
     set_seed(options.seed)
     model = _build(options)
     parameters = sum(p.numel() for p in model.parameters())
@@ -58,6 +66,7 @@ def validate(options: Validation) -> dict[str, Any]:
     loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device, rank, world)
     evaluators = [ClassificationEvaluator(device=accelerator.device) for _ in range(2)]
     metrics = evaluate(runner, loader, accelerator, evaluators[0], judge, evaluators[1], options.channels_last)
+    assert metrics is not None  # nobody asked it to stop
     results = _results(options, metrics, parameters, config)
     if accelerator.is_main_process:
         _write(options, results)

@@ -102,9 +102,10 @@ def test_a_scheduler_that_wants_its_machine_gets_a_saved_state_and_code_75(small
 
 def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, tmp_path):
     run = tmp_path / "out" / "run"
-    arguments = words(small, folders, "stream", "--epochs", 1)
+    arguments = words(small, folders, "stream", "--epochs", 1, "--checkpoint-hist", 2)
     assert run_program(*arguments).returncode == 0
-    newest, before = sorted((run / "state").glob("update-*"), reverse=True)
+    assert len(list((run / "state").glob("update-*"))) == 2
+    newest, before, *_ = sorted((run / "state").glob("update-*"), reverse=True)
     file = newest / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     with (run / "summary.csv").open("a") as file:  # as if it had been killed between this row and its state

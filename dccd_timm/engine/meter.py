@@ -9,13 +9,17 @@ from dccd_timm.recipe import UserError
 
 
 class LossMeter:
-    """Sums of each scalar of a task's result, and the first update at which one was not finite."""
+    """Sums of each scalar of a task's result, and the first update at which one was not finite.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    With ``skips`` values that are not finite are left out, and do not stop the run.
+    """
+
+    def __init__(self, device: torch.device, skips: bool = False) -> None:
+        self.device, self.skips = device, skips
         self.names: list[str] = []
         self.sums = self.first_bad = torch.empty(0, device=device)
-        self.count = 0
+        self.first_bad_gradient = torch.full((), -1, dtype=torch.long, device=device)
+        self.count = torch.zeros((), dtype=torch.long, device=device)
 
     def add(self, result: dict[str, Tensor], update: int) -> None:
         """Take the scalars of one step; no wait."""
@@ -24,18 +28,29 @@ class LossMeter:
             self.sums = torch.zeros(len(self.names), device=self.device)
             self.first_bad = torch.full((len(self.names),), -1, dtype=torch.long, device=self.device)
         values = torch.stack([result[name].detach().float() for name in self.names])
+        if self.skips:
+            whole = values.isfinite().all()
+            self.sums += torch.where(whole, values, 0.0)
+            self.count += whole
+            return
         bad = ~values.isfinite() & (self.first_bad < 0)
         self.first_bad = torch.where(bad, update, self.first_bad)
         self.sums += values
         self.count += 1
 
+    def note_gradients(self, finite: Tensor, update: int) -> None:
+        """Take whether an update's gradients were finite: the weights are bad before any loss is; no wait."""
+        bad = ~finite & (self.first_bad_gradient < 0)
+        self.first_bad_gradient = torch.where(bad, update, self.first_bad_gradient)
+
     def state(self) -> dict[str, Any]:
         """Names, sums and count of this rank, to go on from; waits for the device. JSON."""
-        return {"names": self.names, "sums": self.sums.tolist(), "count": self.count}
+        return {"names": self.names, "sums": self.sums.tolist(), "count": int(self.count)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take what :meth:`state` gave."""
-        self.names, self.count = list(state["names"]), state["count"]
+        self.names = list(state["names"])
+        self.count = torch.tensor(state["count"], device=self.device)
         self.sums = torch.tensor(state["sums"], dtype=torch.float32, device=self.device)
         self.first_bad = torch.full((len(self.names),), -1, dtype=torch.long, device=self.device)
 
@@ -45,17 +60,20 @@ class LossMeter:
         Raises:
             UserError: names the part and the update of the first value that was not finite.
         """
-        first_bad, sums = self.first_bad, self.sums / max(self.count, 1)
+        first_bad = torch.cat([self.first_bad, self.first_bad_gradient[None]])
+        sums = self.sums / self.count.clamp(min=1)
         if accelerator is not None and accelerator.num_processes > 1:
             first_bad = accelerator.gather(first_bad.unsqueeze(0)).amax(0)
             sums = accelerator.reduce(sums, "mean")
-        broken = [(at, name) for at, name in zip(first_bad.tolist(), self.names, strict=True) if at >= 0]
+        names = [*self.names, "the gradient"]
+        broken = [(at, name) for at, name in zip(first_bad.tolist(), names, strict=True) if at >= 0]
         if broken:
             update = min(at for at, _ in broken)
             names = [name for at, name in broken if at == update]
-            parts = [name for name in names if name != "loss"] or names
+            parts = [name for name in names if name not in ("loss", "the gradient")] or names
             raise UserError(
                 f"the loss is not finite at update {update + 1} (epoch {epoch + 1}): {' and '.join(parts)} became NaN"
-                " or infinite; lower --lr or that part's weight, or use --clip-grad; last/ holds the last good epoch"
+                " or infinite; lower --lr or that part's weight, use --clip-grad, or --nonfinite skip to leave such"
+                " updates out; last/ holds the last good epoch"
             )
         return dict(zip(self.names, sums.tolist(), strict=True))

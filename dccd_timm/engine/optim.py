@@ -9,6 +9,7 @@ from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import TrainingTask
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dccd_timm.recipe import Recipe, UserError
 
@@ -59,3 +60,19 @@ def build_scheduler(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int
         )
     except (ValueError, AssertionError, UnboundLocalError, TypeError) as error:
         raise UserError(f"scheduler {recipe.sched}: {' '.join(str(error).split()) or 'unknown'}") from error
+
+
+def scheduler_state(scheduler: Any) -> dict[str, Any]:
+    """What a scheduler remembers beyond epoch and update; JSON. Only plateau does: metric, patience and cool-down."""
+    inner = getattr(scheduler, "lr_scheduler", None)
+    if not isinstance(inner, ReduceLROnPlateau):
+        return {}
+    plain = {k: v for k, v in inner.state_dict().items() if isinstance(v, int | float | str | bool | list)}
+    return {"plateau": plain, "restore_lr": scheduler.restore_lr}
+
+
+def load_scheduler_state(scheduler: Any, state: dict[str, Any]) -> None:
+    """Take what :func:`scheduler_state` gave."""
+    if state:
+        scheduler.lr_scheduler.load_state_dict(state["plateau"])
+        scheduler.restore_lr = state["restore_lr"]

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from dccd_timm.batch import Batch, Progress, fold_views
 from dccd_timm.engine.meter import LossMeter
+from dccd_timm.engine.nonfinite import UpdateGuard
 from dccd_timm.recipe import Recipe
 
 # Updates between two questions to all ranks whether to stop.
@@ -34,9 +36,17 @@ class Loader(Protocol):
 
 
 def training_step(
-    task: TrainingTask, batch: Batch, optimizer: Any, recipe: Recipe, accelerator: Accelerator
-) -> dict[str, Tensor]:
-    """Forward, backward and, when enough batches are accumulated, one update."""
+    task: TrainingTask,
+    batch: Batch,
+    optimizer: Any,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    may_update: Callable[[], bool],
+) -> tuple[dict[str, Tensor], bool]:
+    """Forward, backward and, when enough batches are accumulated and ``may_update`` says so, one update.
+
+    Returns what the task gave, and whether weights changed.
+    """
     images, target = fold_views(batch.views, batch.target)
     if recipe.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
@@ -45,13 +55,15 @@ def training_step(
             result = task(images, target)
         second_order = getattr(optimizer.optimizer, "is_second_order", False)
         accelerator.backward(result["loss"], **({"create_graph": True} if second_order else {}))
-        if accelerator.sync_gradients and recipe.clip_grad is not None:
+        passes = accelerator.sync_gradients and may_update()
+        if passes and recipe.clip_grad is not None:
             accelerator.unscale_gradients(optimizer)
             parameters = task.get_clip_parameters(exclude_head=recipe.clip_mode == "agc")
             dispatch_clip_grad(parameters, recipe.clip_grad, mode=recipe.clip_mode)
-        optimizer.step()
+        if passes:
+            optimizer.step()
         optimizer.zero_grad()
-    return result
+    return result, passes and not optimizer.step_was_skipped
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,11 @@ def train(
     if scheduler is not None and updates > 0:
         scheduler.step_update(updates) if recipe.sched_on_updates else scheduler.step(start.epoch)
     batches = iter(loader)
+    guard = UpdateGuard(recipe.nonfinite, task.get_trainable_module(), accelerator.scaler is not None)
     for epoch in range(start.epoch, num_epochs):
         loader.prepare.set_epoch(epoch)
         task.train()
-        meter = LossMeter(accelerator.device)
+        meter = LossMeter(accelerator.device, guard.skips)
         done = 0
         if epoch == start.epoch and start.batches:
             meter.load(start.meter)
@@ -100,20 +113,24 @@ def train(
             bar.update(done // recipe.grad_accum_steps)
             for number in range(done + 1, loader.batches_per_epoch + 1):
                 batch = next(batches)
-                result = training_step(task, batch, optimizer, recipe, accelerator)
+                may_update = partial(guard.passes, meter, updates)
+                result, changed = training_step(task, batch, optimizer, recipe, accelerator, may_update)
                 meter.add(result, updates)
                 views += batch.views.shape[0] * batch.views.shape[1] * accelerator.num_processes
                 if not accelerator.sync_gradients:
                     continue
                 updates += 1
-                task.update_ema(step=updates)
+                if changed:
+                    task.update_ema(step=updates)
                 if scheduler is not None:
                     scheduler.step_update(num_updates=updates)
                 bar.update()
                 if updates - last_log >= recipe.log_interval:
                     last_log = updates
                     losses = meter.means(epoch)
-                    _log(bar, epoch, updates, losses, _rate(optimizer), views / (time.perf_counter() - began))
+                    speed = views / (time.perf_counter() - began)
+                    _log(bar, epoch, updates, losses, _rate(optimizer), speed)
+                    accelerator.log({**losses, "lr": _rate(optimizer), "views_per_second": speed}, step=updates)
                 if number < loader.batches_per_epoch:
                     due = recipe.recovery_interval > 0 and updates % recipe.recovery_interval == 0
                     asked = accelerator.num_processes == 1 or updates % _ASK_EVERY == 0
@@ -127,7 +144,10 @@ def train(
                         )  # fmt: skip
         speed = views / (time.perf_counter() - began)
         losses, stop = meter.means(epoch, accelerator), _agreed(stopping, accelerator)
-        yield Progress(epoch, updates, losses, _rate(optimizer), speed, loader.skips.count, stop)
+        yield Progress(
+            epoch, updates, losses, _rate(optimizer), speed, loader.skips.count, stop,
+            batches=loader.batches_per_epoch, meter=meter.state(),
+        )  # fmt: skip
 
 
 def _agreed(stopping: Callable[[], bool], accelerator: Accelerator) -> bool:

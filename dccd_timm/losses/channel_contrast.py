@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 TARGETS = ("hard", "soft")
 DIRECTIONS = ("symmetric", "student")
+SCOPES = ("global", "local")
 # A channel whose variance is below this part of its mean square is constant: rounding, not signal.
 _CONSTANT = 1e-10
 
@@ -65,12 +66,12 @@ class _Products(torch.autograd.Function):
         return torch.addcmul(second @ grads[1].T, first, 2 * grads[0]), None
 
 
-def _correlations(student: Tensor, teacher: Tensor, soft: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Correlation of student channels with teacher channels over the global batch: [M, C] twice to [C, C] in [-1, 1].
+def _correlations(student: Tensor, teacher: Tensor, soft: bool, shared: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Correlation of student channels with teacher channels: [M, C] twice to [C, C] in [-1, 1].
 
     Also returns the teacher's correlation with itself when ``soft``, and which of its channels vary, bool [C]: a
-    constant channel has no direction, its correlations and their gradients are 0. Only sums of C and C * C numbers
-    cross the ranks.
+    constant channel has no direction, its correlations and their gradients are 0. With ``shared`` the batch is that of
+    all ranks; only sums of C and C * C numbers cross them.
 
     Global means are taken off first and without gradient: one pass in float32 would lose the variance of channels with
     a large mean, and around the mean the derivative of a covariance by either mean is 0.
@@ -78,13 +79,13 @@ def _correlations(student: Tensor, teacher: Tensor, soft: bool) -> tuple[Tensor,
     c = student.shape[1]
     with torch.no_grad():
         sums = torch.cat([student.new_tensor([len(student)]), student.sum(0), teacher.sum(0)])
-        sums = _all_reduce(sums) if _ranks() > 1 else sums
+        sums = _all_reduce(sums) if shared else sums
         count, (mean_student, mean_teacher) = sums[0], (sums[1:] / sums[0]).split(c)
         teacher = teacher - mean_teacher
         # the squared norms are the diagonal of the products, where those are needed anyway
         own = teacher.T @ teacher if soft else teacher.square().sum(0)
     square, product = _Products.apply(student - mean_student, teacher)
-    if _ranks() > 1:
+    if shared:
         parts = _SumOverRanks.apply(torch.cat([square, product.flatten(), own.flatten()]))
         square, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
     scale_student, _ = _inverse_norm(square, count * mean_student.square())
@@ -106,15 +107,18 @@ def channel_contrastive_loss(
     temperature: float = 0.1,
     targets: str = "hard",
     direction: str = "symmetric",
+    scope: str = "global",
 ) -> Tensor:
     """Contrast over channels of [M, C] activations: CE(R / tau, diag) by rows and columns; a float32 scalar.
 
     R [C, C] is the correlation of student channels with teacher channels. ``soft`` targets replace diag by the
     softmax of the teacher's own correlations / tau, so that channels alike in the teacher are no false negatives.
-    ``direction="student"`` keeps the rows only. Constant teacher channels take no part: they carry no target.
+    ``direction="student"`` keeps the rows only. ``scope="local"`` takes the statistics of this rank alone. Constant
+    teacher channels take no part: they carry no target.
     """
     with torch.autocast(student.device.type, enabled=False):
-        correlation, similarity, alive = _correlations(student.float(), teacher.float(), targets == "soft")
+        shared = scope == "global" and _ranks() > 1
+        correlation, similarity, alive = _correlations(student.float(), teacher.float(), targets == "soft", shared)
         keep = alive[None, :] & alive[:, None]
         # a large negative number and not -inf: 0 * inf in the products below would not be a number
         logits = (correlation / temperature).masked_fill(~keep, -1e4)
@@ -134,28 +138,38 @@ def channel_contrastive_loss(
 class ChannelContrastiveLoss(nn.Module):
     """Channel contrast between feature maps [N, C, H, W] or features [N, C] (abstract of DCCD, TNNLS 2023).
 
-    Maps of different grids are average-pooled to the smaller common one. Statistics are those of the global batch: N
-    processes give the gradients of one process on the concatenated batch. Networks of different widths need a learned
-    map on the student's side first, as :class:`dccd_timm.DCCDTask` has it.
+    Maps of different grids are average-pooled to the smaller common one. Statistics are those of the global batch:
+    under DDP, N processes give the gradients of one process on the concatenated batch. Batches that are accumulated
+    are not one batch: each has its own statistics, over all ranks. Networks of different widths need a learned map on
+    the student's side first, as :class:`dccd_timm.DCCDTask` has it.
 
     Args:
         temperature: tau of the contrast.
         targets: ``hard`` (the same channel only) or ``soft`` (the teacher's own channel similarities).
         direction: ``symmetric`` (both directions) or ``student`` (each student channel finds its teacher channel).
+        scope: ``global`` (channel statistics over the batches of all ranks) or ``local`` (of each rank by itself).
 
     Raises:
         ValueError: for unknown words, or features that do not share N and C.
     """
 
-    def __init__(self, temperature: float = 0.1, targets: str = "hard", direction: str = "symmetric") -> None:
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        targets: str = "hard",
+        direction: str = "symmetric",
+        scope: str = "global",
+    ) -> None:
         super().__init__()
-        if targets not in TARGETS or direction not in DIRECTIONS:
-            raise ValueError(f"targets must be of {TARGETS} and direction of {DIRECTIONS}, got {targets}, {direction}")
-        self.temperature, self.targets, self.direction = temperature, targets, direction
+        words = {"targets": (targets, TARGETS), "direction": (direction, DIRECTIONS), "scope": (scope, SCOPES)}
+        for name, (word, known) in words.items():
+            if word not in known:
+                raise ValueError(f"{name} must be one of {known}, got {word!r}")
+        self.temperature, self.targets, self.direction, self.scope = temperature, targets, direction, scope
 
     def extra_repr(self) -> str:
         """Settings, for print()."""
-        return f"temperature={self.temperature}, targets={self.targets}, direction={self.direction}"
+        return f"temperature={self.temperature}, targets={self.targets}, direction={self.direction}, scope={self.scope}"
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Loss between [N, C, H, W] pairs, or [N, C]; a float32 scalar."""
@@ -168,7 +182,7 @@ class ChannelContrastiveLoss(nn.Module):
         if student.ndim == 4:
             grid = common_grid(student.shape[-2:], teacher.shape[-2:])
             student, teacher = (_channels_last_axis(pool_to(f, grid)) for f in (student, teacher))
-        return channel_contrastive_loss(student, teacher, self.temperature, self.targets, self.direction)
+        return channel_contrastive_loss(student, teacher, self.temperature, self.targets, self.direction, self.scope)
 
 
 def common_grid(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int]:

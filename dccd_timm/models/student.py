@@ -1,9 +1,12 @@
 """The student: any timm model, built as the recipe says, with the run's own preprocessing written on it."""
 
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
 from timm.data import resolve_input_data_config
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from dccd_timm.models.create import create_sized, one_line
@@ -66,6 +69,31 @@ def _initialise_head(model: Any, recipe: Recipe) -> None:
             head.bias.fill_(bias)
 
 
+def share_batch_norms(student: nn.Module, recipe: Recipe, ranks: int, device: torch.device) -> nn.Module:
+    """``--sync-bn``: statistics over all ranks; ``--split-bn``: of each view by itself. No weight changes its name.
+
+    Raises:
+        UserError: for statistics over ranks that have no GPU.
+    """
+    if recipe.sync_bn and ranks > 1:
+        if device.type == "cpu":
+            raise UserError("--sync-bn needs GPUs: torch has no SyncBatchNorm for CPUs; drop it there")
+        student = convert_sync_batchnorm(student)  # timm's: torch's would lose the activation of a BatchNormAct2d
+    if recipe.split_bn:
+        assert recipe.dccd_views is not None
+        for module in student.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                # a method of the instance: a copy of the module has its own, and the state dict stays
+                module.forward = MethodType(partial(_view_by_view, recipe.dccd_views), module)  # type: ignore[method-assign]
+    return student
+
+
+def _view_by_view(views: int, norm: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """A norm's own forward; in training of each view [B, ...] of a view-major batch [V * B, ...] in turn."""
+    forward = type(norm).forward
+    return torch.cat([forward(norm, view) for view in inputs.chunk(views)]) if norm.training else forward(norm, inputs)
+
+
 def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
     """Refuse a step that would show BatchNorm a single sample: it has no variance.
 
@@ -74,5 +102,5 @@ def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
     """
     assert recipe.dccd_views is not None
     norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    if recipe.batch_size * recipe.dccd_views == 1 and any(norms):
-        raise UserError(f"batch size 1 with 1 view leaves BatchNorm in {recipe.model} one sample: raise --batch-size")
+    if recipe.batch_size * (1 if recipe.split_bn else recipe.dccd_views) == 1 and any(norms):
+        raise UserError(f"batch size 1 leaves BatchNorm in {recipe.model} one sample of a view: raise --batch-size")

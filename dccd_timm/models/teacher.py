@@ -1,5 +1,6 @@
 """The frozen teacher: loaded with its own head, put to sleep at birth, fed as it was trained."""
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,7 @@ class FrozenTeacher(nn.Module):
         mean: the student's normalisation, one value or one per channel, in [0, 1] pixel units.
         std: likewise.
         input_size: the student's images [C, H, W].
+        dtype: precision that the model is brought to and computes in, under any autocast; None leaves both alone.
 
     Raises:
         ValueError: for channels that cannot be converted.
@@ -113,10 +115,15 @@ class FrozenTeacher(nn.Module):
     luma: Tensor
 
     def __init__(
-        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], input_size: tuple[int, ...]
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: tuple[int, ...],
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.model = freeze(model)
+        self.model, self.dtype = freeze(model).to(dtype), dtype
         own = get_model_input_config(model)
         own_size = tuple(own["input_size"])
         cfg = resolve_input_data_config(model)
@@ -162,12 +169,17 @@ class FrozenTeacher(nn.Module):
             images = images * self.scale + self.shift
         if self.resize:
             images = F.interpolate(images, size=self.resize, mode="bicubic", antialias=True, align_corners=False)
-        return images
+        return images if self.dtype is None else images.to(self.dtype)
 
     @torch.no_grad()
     def forward(self, images: Tensor, stages: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
         """Logits [N, K] and the maps of ``stages`` for the student's images [N, C, H, W], without gradients."""
-        return tapped_forward(self.model, self.adapt(images), stages)
+        with self.precision(images):
+            return tapped_forward(self.model, self.adapt(images), stages)
+
+    def precision(self, images: Tensor) -> contextlib.AbstractContextManager[Any]:
+        """The teacher's own precision in place of the student's autocast."""
+        return contextlib.nullcontext() if self.dtype is None else torch.autocast(images.device.type, enabled=False)
 
 
 class TimmTeacher(FrozenTeacher):
@@ -178,24 +190,31 @@ class TimmTeacher(FrozenTeacher):
     """
 
     def __init__(
-        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], input_size: tuple[int, ...]
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: tuple[int, ...],
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(model, mean, std, input_size)
+        super().__init__(model, mean, std, input_size, dtype)
         self.pretrained_cfg = dict(mean=tuple(mean), std=tuple(std))
         self.num_classes = model.num_classes
         self.head_hidden_size = getattr(model, "head_hidden_size", None) or model.num_features
 
     def forward(self, images: Tensor, stages: Sequence[int] = ()) -> Tensor:  # type: ignore[override]
         """Logits [N, K] for the student's images [N, C, H, W]."""
-        return super().forward(images, stages)[0]
+        return super().forward(images, stages)[0].float()
 
     def forward_features(self, images: Tensor) -> Any:
         """The teacher's unpooled features, in its own layout."""
-        return self.model.forward_features(self.adapt(images))  # type: ignore[operator]
+        with self.precision(images):
+            return self.model.forward_features(self.adapt(images))  # type: ignore[operator]
 
     def forward_head(self, features: Any, pre_logits: bool = False) -> Tensor:
         """The teacher's head over :meth:`forward_features`."""
-        return self.model.forward_head(features, pre_logits=pre_logits)  # type: ignore[operator]
+        with self.precision(features):
+            return self.model.forward_head(features, pre_logits=pre_logits).float()  # type: ignore[operator]
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:

@@ -20,6 +20,8 @@ def resolve(given: Values) -> Values:
     """All settings of a run: ``given`` over the defaults, "decide for me" decided, dead words set to their default."""
     values = defaults() | given
     values["kd_distill_type"] = _method(values)
+    if values["log_wandb"] and values["log_with"] == "none":
+        values["log_with"] = "wandb"
     if values["dccd_views"] is None:
         words = len(values["dccd_view_aug"])
         values["dccd_views"] = words if words > 1 else 2 if values["kd_distill_type"] == "dccd" else 1
@@ -38,6 +40,7 @@ def dead_knobs(values: Values, names: set[str]) -> list[str]:
     """One line for each of ``names`` whose value differs from its default and would change nothing."""
     full = defaults() | values
     full["kd_distill_type"] = _method(full)
+    full["log_with"] = "wandb" if full["log_wandb"] else full["log_with"]
     lines = []
     for name in sorted(names):
         reason = _dead_reason(name, full)
@@ -90,6 +93,14 @@ def contradictions(values: Values) -> list[str]:
             f"img_size {values['img_size']} contradicts input_size {values['input_size']}: give one of them",
         ),
         (
+            values["log_wandb"] and values["log_with"] != "wandb",
+            f"log_wandb contradicts log_with {values['log_with']}: give one of them",
+        ),
+        (
+            values["split_bn"] and views < 2,
+            "split_bn takes the statistics of each of several views: set dccd_views to 2 or more",
+        ),
+        (
             method in ("logit", "feature", "token", "dccd") and values["dccd_control"] == method,
             f"dccd_control {method} is the method itself: choose another one to compare with",
         ),
@@ -139,13 +150,15 @@ _OFF_BCE = (_without("bce_loss"), "bce_loss is off")
 _OFF_EMA = (_without("model_ema"), "model_ema is off")
 _OFF_ERASE = (lambda v: v["reprob"] == 0, "reprob is 0")
 _OFF_AUG = (lambda v: v["no_aug"], "no_aug switches augmentation off")
-_OFF_WANDB = (_without("log_wandb"), "log_wandb is off")
+_OFF_WANDB = (lambda v: v["log_with"] != "wandb", "log_with is not wandb")
+_OFF_PROJECT = (lambda v: v["log_with"] not in ("wandb", "trackio"), "log_with is neither wandb nor trackio")
 _OFF_VALIDATION = (_without("val_split"), "val_split is empty")
 
 Rule = tuple[Callable[[Values], bool], str]
 
 # name -> reasons for which it may be dead
 _DEAD: dict[str, tuple[Rule, ...]] = {
+    "kd_teacher_dtype": ((_without("kd_model_name"), "no teacher is named: set kd_model_name"),),
     "kd_teacher_checkpoint": ((_without("kd_model_name"), "no teacher is named: set kd_model_name"),),
     "kd_temperature": ((_not_method("logit", "token", "dccd"), "the method has no softmax temperature"),),
     "distill_loss_weight": ((_not_method(*_DISTILLS), "nothing is distilled"),),
@@ -159,6 +172,7 @@ _DEAD: dict[str, tuple[Rule, ...]] = {
     "dccd_contrast_where": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_contrast_stages": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_contrast_direction": (_OFF_DCCD, _OFF_CONTRAST),
+    "dccd_contrast_scope": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_contrast_targets": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_difference_temperature": (
         _OFF_DCCD,
@@ -191,7 +205,7 @@ _DEAD: dict[str, tuple[Rule, ...]] = {
     "amp_dtype": ((_without("amp"), "amp is off"),),
     "torchcompile_mode": ((_without("torchcompile"), "torchcompile is off"),),
     "no_resume_opt": ((_without("resume"), "resume is not set"),),
-    "wandb_project": (_OFF_WANDB,),
+    "wandb_project": (_OFF_PROJECT,),
     "wandb_tags": (_OFF_WANDB,),
     "wandb_resume_id": (_OFF_WANDB,),
     "val_interval": (_OFF_VALIDATION,),

@@ -94,6 +94,7 @@ class Recipe:
     bn_momentum: float | None = _model(None, "momentum of BatchNorm statistics")
     bn_eps: float | None = _model(None, "epsilon of BatchNorm")
     sync_bn: bool = _model(False, "BatchNorm statistics over all ranks")
+    split_bn: bool = _model(False, "BatchNorm statistics of each view by itself in training")
     dist_bn: str = _model("reduce", "share BatchNorm statistics after each epoch", choices=("broadcast", "reduce", ""))
     model_ema: bool = _model(False, "keep an exponential moving average of the student")
     model_ema_force_cpu: bool = _model(False, "keep the average on the CPU (it is then not validated)")
@@ -102,6 +103,9 @@ class Recipe:
 
     kd_model_name: str | None = _kd(None, "teacher: a timm name, hf-hub:owner/name or local-dir:path")
     kd_teacher_checkpoint: str | None = _kd(None, "teacher weights (safetensors or timm checkpoint) for a timm name")
+    kd_teacher_dtype: str | None = _kd(
+        None, "precision of the teacher (default: that of mixed precision on a GPU, else float32)",
+        choices=("float32", "bfloat16", "float16"))
     kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=METHODS)
     kd_loss_type: str = _kd("kl", "loss between logits", choices=("kl",))
     distill_loss_weight: float | None = _kd(None, "weight of the distillation loss (default 1; timm's rule)", low=0)
@@ -125,6 +129,8 @@ class Recipe:
         None, "stages counted from the end, e.g. -1 -2 (default: the deepest with at least 16 positions)")
     dccd_contrast_direction: str = _dccd("symmetric", "match in both directions, or each student channel only",
                                          choices=("symmetric", "student"))
+    dccd_contrast_scope: str = _dccd("global", "channel statistics over the batches of all ranks, or of each rank",
+                                     choices=("global", "local"))
     dccd_contrast_targets: str = _dccd("soft", "the teacher's own channel similarities, or the same channel only",
                                        choices=("hard", "soft"))
     dccd_difference_weight: float = _dccd(0.02, "weight of the difference term", low=0)
@@ -209,17 +215,23 @@ class Recipe:
     drop_path: float | None = _aug(None, "stochastic depth rate", low=0, high=1)
     drop_block: float | None = _aug(None, "drop block rate", low=0, high=1)
 
+    nonfinite: str = _run(
+        "stop", "a loss or gradient that is not finite: stop, or skip that update (10 in a row stop all the same)",
+        choices=("stop", "skip"))
     seed: int = _run(42, "random seed")
     log_interval: int = _run(50, "updates between log lines", low=1)
     recovery_interval: int = _run(0, "updates between two saved states inside an epoch, if above 0", low=0)
+    checkpoint_hist: int = _run(10, "saved states to keep", low=1)
     val_interval: int = _run(1, "epochs between validations", low=1)
     output: str = _run("output/train", "folder of the runs")
     experiment: str = _run("", "name of this run's folder (default: time, student and teacher)")
     eval_metric: str = _run("top1", "what makes the best epoch", choices=("top1", "top5", "loss"))
     resume: str | None = _run(None, "continue a run: its folder, or auto with --experiment")
     no_resume_opt: bool = _run(False, "do not restore the optimizer when resuming")
-    log_wandb: bool = _run(False, "log to Weights & Biases")
-    wandb_project: str | None = _run(None, "project of the W&B run")
+    log_with: str = _run(
+        "none", "where curves are logged beside summary.csv", choices=("none", "tensorboard", "wandb", "trackio"))
+    log_wandb: bool = _run(False, "timm's word for --log-with wandb")
+    wandb_project: str | None = _run(None, "project of the W&B or trackio run (default: dccd-timm)")
     wandb_tags: tuple[str, ...] = _run((), "tags of the W&B run")
     wandb_resume_id: str = _run("", "id of the W&B run to continue")
 
@@ -229,5 +241,8 @@ class Recipe:
     torchcompile: str | None = _device(None, "compile student and teacher, with this backend", const="inductor")
     torchcompile_mode: str | None = _device(None, "mode of torch.compile")
     no_ddp_bb: bool = _device(False, "do not broadcast buffers at each distributed step")
+    dist_timeout: float | None = _device(
+        None, "seconds after which a rank that does not answer ends the run (default: --data-timeout and 5 minutes)",
+        low=1)
     device_modules: tuple[str, ...] = _device((), "modules to import first (device plugins, model plugins)")
     # fmt: on

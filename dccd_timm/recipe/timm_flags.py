@@ -9,7 +9,6 @@ _TORCHSCRIPT = "torch.jit is not maintained any more; use --torchcompile"
 TAKEN_OVER = (
     ForeignFlag("local_rank", 0, 1, "the launcher tells accelerate the rank"),
     ForeignFlag("worker_seeding", "all", 1, "augmentation is seeded by --seed, epoch and image in every worker"),
-    ForeignFlag("checkpoint_hist", 10, 1, "a run keeps last/ and best/ as loadable timm models"),
     ForeignFlag("save_images", False, 0, "each run shows its first batch of views in report/views.png"),
     ForeignFlag("use_multi_epochs_loader", False, 0, "loader processes live for the whole run anyway"),
 )
@@ -24,7 +23,6 @@ REFUSED = (
     ForeignFlag("aug_splits", 0, 1, "its splits share one crop; use --dccd-views for independent views"),
     ForeignFlag("jsd_loss", False, 0, "it needs --aug-splits; use --kd-distill-type dccd with --dccd-views 2"),
     ForeignFlag("drop_connect", None, 1, "deprecated in timm and never read there; use --drop-path"),
-    ForeignFlag("split_bn", False, 0, "its extra BatchNorm copies would keep timm from loading the student; drop it"),
     ForeignFlag("tta", 0, 1, "timm's train.py does not apply it; validate with more views yourself"),
     ForeignFlag("train_img_sizes", None, "+", _SCHEDULED_SIZE),
     ForeignFlag("train_batch_sizes", None, "+", _SCHEDULED_SIZE),

@@ -26,8 +26,9 @@ def build_task(
     data_config: dict[str, Any],
     soft_targets: bool,
     device: torch.device,
+    teacher_dtype: torch.dtype | None = None,
 ) -> TrainingTask:
-    """The task of ``recipe.kd_distill_type``, its teacher on ``device``.
+    """The task of ``recipe.kd_distill_type``, its teacher on ``device`` in ``teacher_dtype``.
 
     Raises:
         UserError: when the pair cannot work with this method; one line with the cause.
@@ -41,8 +42,10 @@ def build_task(
     shared |= dict(distill_loss_weight=recipe.distill_loss_weight, task_loss_weight=recipe.task_loss_weight)
     try:
         if method == "dccd":
-            return _dccd(recipe, student, teacher, data_config, shared)
-        timm_teacher = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"])
+            return _dccd(recipe, student, teacher, data_config, shared | dict(teacher_dtype=teacher_dtype))
+        timm_teacher = TimmTeacher(
+            teacher, data_config["mean"], data_config["std"], data_config["input_size"], teacher_dtype
+        )
         timm_teacher.to(device)
         if method == "logit":
             return LogitDistillationTask(
@@ -84,6 +87,7 @@ def _dccd(
         contrast_stages=recipe.dccd_contrast_stages,
         contrast_direction=recipe.dccd_contrast_direction,
         contrast_targets=recipe.dccd_contrast_targets,
+        contrast_scope=recipe.dccd_contrast_scope,
         difference_loss_weight=recipe.dccd_difference_weight,
         difference_temperature=recipe.dccd_difference_temperature,
         difference_form=recipe.dccd_difference_loss,

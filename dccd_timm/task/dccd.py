@@ -39,9 +39,10 @@ class DCCDTask(TrainingTask):
         distill_loss_weight, task_loss_weight, temperature: timm's words for KD.
         contrast_stages: stages counted from the end; None takes the deepest with at least 16 positions.
         contrast_where: ``spatial`` (all positions) or ``pooled`` (global average).
-        contrast_targets, contrast_direction: as in :class:`dccd_timm.ChannelContrastiveLoss`.
+        contrast_targets, contrast_direction, contrast_scope: as in :class:`dccd_timm.ChannelContrastiveLoss`.
         difference_views: the two views whose difference is compared.
         input_size, input_mean, input_std: images [C, H, W] and their normalisation; default: the student's own.
+        teacher_dtype: precision of the teacher, whatever the student's; None computes as autocast says.
 
     Raises:
         ValueError: when the pair cannot work: class counts, feature maps, channels, views; one line each.
@@ -63,6 +64,7 @@ class DCCDTask(TrainingTask):
         contrast_stages: Sequence[int] | None = None,
         contrast_direction: str = "symmetric",
         contrast_targets: str = "soft",
+        contrast_scope: str = "global",
         difference_loss_weight: float = 0.02,
         difference_temperature: float = 4.0,
         difference_form: str = "kl",
@@ -70,6 +72,7 @@ class DCCDTask(TrainingTask):
         input_size: Sequence[int] | None = None,
         input_mean: Sequence[float] | None = None,
         input_std: Sequence[float] | None = None,
+        teacher_dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         verbose: bool = True,
@@ -91,8 +94,9 @@ class DCCDTask(TrainingTask):
         config = resolve_input_data_config(student_model)
         size = tuple(input_size or config["input_size"])
         teacher_model = fold_batch_norms(freeze(teacher_model))
-        self.teacher = FrozenTeacher(teacher_model, input_mean or config["mean"], input_std or config["std"], size)
-        self.teacher.to(device=self.device, dtype=self.dtype)
+        mean, std = input_mean or config["mean"], input_std or config["std"]
+        self.teacher = FrozenTeacher(teacher_model, mean, std, size, teacher_dtype or self.dtype)
+        self.teacher.to(self.device)
 
         self.views, self.temperature = views, temperature
         # timm's rule for its two weights
@@ -102,7 +106,9 @@ class DCCDTask(TrainingTask):
         self.distill_loss_weight = distill_loss_weight
         self.contrast_loss_weight, self.difference_loss_weight = contrast_loss_weight, difference_loss_weight
         self.criterion = resolve_classification_loss(criterion, self.device, criterion_kwargs=criterion_kwargs)
-        self.contrast = ChannelContrastiveLoss(contrast_temperature, contrast_targets, contrast_direction)
+        self.contrast = ChannelContrastiveLoss(
+            contrast_temperature, contrast_targets, contrast_direction, contrast_scope
+        )
         self.difference = (
             DynamicDifferenceLoss(difference_temperature, views, difference_form, difference_views)
             if difference_loss_weight > 0

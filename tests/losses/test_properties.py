@@ -76,7 +76,8 @@ def test_soft_targets_forgive_channels_that_are_alike_in_the_teacher():
     x = teacher.clone().requires_grad_()
     soft(x, teacher).backward()
     assert x.grad.norm() < 1e-4
-    assert soft(swapped, teacher).item() == pytest.approx(soft(teacher, teacher).item())
+    # float32: the loss is a small difference of logits of up to 10
+    assert soft(swapped, teacher).item() == pytest.approx(soft(teacher, teacher).item(), abs=1e-5)
     # hard targets call each of the two a negative of the other, which the perfect student has to pay for
     unlike = uncorrelated(200, 8)
     assert hard(teacher, teacher).item() > hard(unlike, unlike).item() + 0.1

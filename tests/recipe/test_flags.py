@@ -29,7 +29,7 @@ NEEDS = {
     "model_ema_": "--model-ema", "remode": "--reprob 0.5", "recount": "--reprob 0.5",
     "resplit": "--reprob 0.5 --dccd-views 2", "clip_mode": "--clip-grad 1", "layer_decay_": "--layer-decay 0.7",
     "amp_dtype": "--amp", "torchcompile_mode": "--torchcompile", "no_resume_opt": "--resume x",
-    "wandb_": "--log-wandb",
+    "wandb_": "--log-wandb", "split_bn": "--dccd-views 2",
 }  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""Curves for tensorboard, Weights & Biases or trackio, through accelerate; a resumed run goes on in the same one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from dccd_timm.recipe import Recipe, UserError
+
+_FILE = "tracker.json"
+
+
+def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> None:
+    """Begin logging, or go on with what ``folder`` logged before.
+
+    Raises:
+        UserError: when the tracker refuses.
+    """
+    if recipe.log_with == "none":
+        return
+    known = _known(folder)
+    own_name = f"{folder.parent.name}-control" if folder.name == "control" else folder.name
+    options: dict[str, Any] = {}
+    if recipe.log_with == "wandb":
+        options = {"name": own_name, "tags": list(recipe.wandb_tags), "dir": str(folder)}
+        if run_id := recipe.wandb_resume_id or known:
+            options |= {"id": run_id, "resume": "must" if recipe.wandb_resume_id else "allow"}
+    elif recipe.log_with == "trackio":
+        options = {"name": known or own_name, "resume": "allow"}
+    project = recipe.wandb_project or "dccd-timm"
+    if recipe.log_with == "tensorboard":
+        accelerator.project_configuration.logging_dir = str(folder)
+        project = "tensorboard"
+    try:
+        accelerator.init_trackers(project, _plain(recipe), {recipe.log_with: options})
+    except Exception as error:  # each tracker raises its own kinds
+        raise UserError(f"--log-with {recipe.log_with}: {' '.join(str(error).split())[:300]}") from error
+    if accelerator.is_main_process and recipe.log_with in ("wandb", "trackio"):
+        run = accelerator.get_tracker(recipe.log_with, unwrap=True)
+        name = getattr(run, "id", None) if recipe.log_with == "wandb" else getattr(run, "name", None)
+        (folder / _FILE).write_text(json.dumps({recipe.log_with: name}))
+
+
+def stop_trackers(accelerator: Accelerator) -> None:
+    """Write out what is left and close the run, so that the next one of this process has its own."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers = []
+
+
+def _known(folder: Path) -> str | None:
+    """The tracker's name of this folder's run, if it logged before."""
+    try:
+        return next(iter(json.loads((folder / _FILE).read_text()).values()))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The settings as every tracker takes them."""
+    settings = dataclasses.asdict(recipe).items()
+    return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings if v is not None}
