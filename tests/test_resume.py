@@ -2,21 +2,20 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import safetensors.torch
 import torch
 
-from tests.conftest import ROOT, run_program
+from tests.conftest import ROOT, run_program, write_parquet
 from tests.test_programs import assert_one_line
-
-UPDATES = 12  # of a run: 3 epochs of 4 updates
 
 
 def words(small, folders, data, *flags):
@@ -31,16 +30,25 @@ def student(run):
     return safetensors.torch.load_file(run / "last" / "model.safetensors")
 
 
-def started(arguments, processes):
+def started(arguments, processes=1, launch=(), **env):
     """The program in a session of its own, on as many ranks as asked for."""
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    )
+    if processes > 1 or launch:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *launch]
+    path = f"{ROOT}{os.pathsep}{Path(__file__).parent / 'saboteur'}"
     return subprocess.Popen(
         [sys.executable, *launch, str(ROOT / "train.py"), *map(str, arguments)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **env},
     )  # fmt: skip
+
+
+def ended(process, timeout=240):
+    """Exit code and stderr of a program; nobody of its ranks outlives it for long."""
+    everyone = psutil.Process(process.pid).children(recursive=True)
+    stderr = process.communicate(timeout=timeout)[1]
+    everyone = psutil.wait_procs(everyone, timeout=30)[1]
+    assert not everyone
+    return process.returncode, stderr
 
 
 def wait_for_update(run, number, process):
@@ -62,26 +70,38 @@ def kill_all(process):
     psutil.wait_procs(everyone, timeout=10)
 
 
-@pytest.mark.parametrize(("data", "processes"), [("folder", 1), ("stream", 2)])
-def test_killed_and_resumed_it_is_bitwise_the_same_student(data, processes, small, folders, tmp_path):
+CUTS = {
+    ("folder", 1): ["training_step:SIGKILL:2", "save_state:SIGKILL:2", "evaluate:SIGTERM:1", "save_state:FULL:1", "evaluate:SIGKILL:1"],
+    ("stream", 2): ["training_step:SIGKILL:3:1", "evaluate:SIGTERM:1", "save_state:SIGKILL:2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "processes"), CUTS)
+def test_cut_again_and_again_it_is_bitwise_the_same_student(data, processes, small, folders, tmp_path):
     flags = ["-b", 12 // processes, "--output", tmp_path / "out"]
     whole = started(words(small, folders, data, *flags, "--experiment", "whole"), processes)
-    stderr = whole.communicate(timeout=240)[1]
-    assert whole.returncode == 0, stderr
+    code, stderr = ended(whole)
+    assert code == 0, stderr
     run = tmp_path / "out" / "cut"
     arguments = words(small, folders, data, *flags, "--experiment", "cut", "--resume", "auto")
-    dice = random.Random(f"{data}{processes}")
-    for number in sorted(dice.sample(range(1, UPDATES // 2), 2)):  # so early that the kill still meets it running
-        process = started(arguments, processes)
-        wait_for_update(run, number, process)
-        kill_all(process)
-    process = started(arguments, processes)
-    stderr = process.communicate(timeout=240)[1]
-    assert process.returncode == 0, stderr
+    for cut in CUTS[data, processes]:
+        function, name, count, *rank = cut.split(":")
+        sabotage = f"{function}:{name}:{count}:{rank[0] if rank else 0}"
+        code, stderr = ended(started(arguments, processes, SABOTAGE=sabotage))
+        assert code != 0, f"{cut} never came"
+        if name == "SIGTERM" and processes == 1:
+            assert code == 75 and "saved; go on with" in stderr
+        if name == "FULL":
+            assert_one_line(SimpleNamespace(returncode=code, stderr=stderr), "cannot be written", f"--resume {run}")
+        if rank:
+            assert stderr.count("error: another rank was lost") == 1
+    code, stderr = ended(started(arguments, processes))
+    assert code == 0, stderr
     assert "going on from" in stderr
     expected, got = student(tmp_path / "out" / "whole"), student(run)
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert not [path for path in run.rglob(".*")]  # nothing half written is left
     tables = [(tmp_path / "out" / name / "summary.csv").read_text().splitlines() for name in ("whole", "cut")]
     assert len(tables[0]) == len(tables[1]) == 4
     losses = [[row.split(",")[1:4] for row in table] for table in tables]
@@ -150,3 +170,27 @@ def test_ranks_do_not_outlive_their_launcher(small, folders, tmp_path):
     process.kill()
     process.communicate()
     assert not psutil.wait_procs(everyone, timeout=30)[1]
+
+
+def test_a_launcher_that_starts_its_ranks_anew_goes_on_from_the_newest_state(small, folders, tmp_path):
+    """And so ends with the student that nobody killed; no flag names the folder."""
+    arguments = words(small, folders, "folder", "-b", 6, "--output", tmp_path / "out", "--epochs", 2)
+    assert ended(started([*arguments, "--experiment", "whole"], 2))[0] == 0
+    process = started(arguments, 2, ["--max-restarts", "1"], SABOTAGE="training_step:SIGKILL:6:1")
+    code, stderr = ended(process)
+    assert code == 0, stderr
+    assert "going on from" in stderr
+    assert sorted(os.listdir(tmp_path / "out")) == ["run", "whole"]
+    expected, got = student(tmp_path / "out" / "whole"), student(tmp_path / "out" / "run")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_one_ranks_error_ends_all_with_its_cause_in_one_line(small, tmp_path):
+    data = write_parquet(tmp_path / "data", spoil=(3,))  # one of 48 images: one rank meets it
+    began = time.monotonic()
+    process = started([*small, "--dataset", f"hfids/{data}", "-b", 8, "-j", 1, "--data-errors", "raise"], 2)
+    code, stderr = ended(process)
+    assert code != 0 and time.monotonic() - began < 60
+    lines = [line for line in stderr.splitlines() if line.startswith(("error: ", "rank "))]
+    assert len(lines) == 1 and "3.png" in lines[0], stderr
+    assert "RuntimeError" not in stderr

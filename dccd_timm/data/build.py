@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from typing import Any
 
 import torch
@@ -186,10 +187,20 @@ def _useful_workers(workers: int, source: AnySource, world: int) -> int:
     return useful
 
 
+def _leave_group(worker: int) -> None:
+    """Take a loader worker out of its rank's process group.
+
+    A launcher signals the whole group when it wants to stop, and a rank cannot finish its update without its workers.
+    They end with their rank all the same: torch's watchdog sees to it within seconds.
+    """
+    os.setpgid(0, 0)
+
+
 def _loader_options(recipe: Recipe, workers: int, device: torch.device) -> dict[str, Any]:
     return dict(
         num_workers=workers,
         pin_memory=recipe.pin_mem and device.type == "cuda",
+        worker_init_fn=_leave_group,
         # its own generator: making an iterator draws a seed, which must not move the global one
         generator=torch.Generator().manual_seed(recipe.seed),
     )

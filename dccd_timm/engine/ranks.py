@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 # Seconds between two looks at what other ranks said, and for which a rank waits for its cause to be read.
 _LOOK = 0.5
-_PATIENCE = 10.0
+_PATIENCE = 6.0
 # What gloo and NCCL say when the other side is gone
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "NCCL", "Gloo",
          "gloo", "Timed out waiting", "Socket")  # fmt: skip

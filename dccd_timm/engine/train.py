@@ -20,8 +20,8 @@ from dccd_timm.engine.meter import LossMeter
 from dccd_timm.engine.nonfinite import UpdateGuard
 from dccd_timm.recipe import Recipe
 
-# Updates between two questions to all ranks whether to stop.
-_ASK_EVERY = 10
+# Seconds between two questions to all ranks whether to stop: asking waits for the device.
+_ASK_AFTER = 2.0
 _logger = logging.getLogger(__name__)
 
 
@@ -99,6 +99,7 @@ def train(
     if scheduler is not None and updates > 0:
         scheduler.step_update(updates) if recipe.sched_on_updates else scheduler.step(start.epoch)
     batches = iter(loader)
+    asking = _Asking(accelerator, stopping)
     guard = UpdateGuard(recipe.nonfinite, task.get_trainable_module(), accelerator.scaler is not None)
     for epoch in range(start.epoch, num_epochs):
         loader.prepare.set_epoch(epoch)
@@ -133,8 +134,7 @@ def train(
                     accelerator.log({**losses, "lr": _rate(optimizer), "views_per_second": speed}, step=updates)
                 if number < loader.batches_per_epoch:
                     due = recipe.recovery_interval > 0 and updates % recipe.recovery_interval == 0
-                    asked = accelerator.num_processes == 1 or updates % _ASK_EVERY == 0
-                    stop = asked and _agreed(stopping, accelerator)
+                    stop = asking.stop_now()
                     if stop or due:
                         speed = views / (time.perf_counter() - began)
                         losses = meter.means(epoch, accelerator)
@@ -143,20 +143,38 @@ def train(
                             stop, complete=False, batches=number, meter=meter.state(),
                         )  # fmt: skip
         speed = views / (time.perf_counter() - began)
-        losses, stop = meter.means(epoch, accelerator), _agreed(stopping, accelerator)
+        losses, stop = meter.means(epoch, accelerator), asking.agreed()
         yield Progress(
             epoch, updates, losses, _rate(optimizer), speed, loader.skips.count, stop,
             batches=loader.batches_per_epoch, meter=meter.state(),
         )  # fmt: skip
 
 
-def _agreed(stopping: Callable[[], bool], accelerator: Accelerator) -> bool:
-    """Whether any rank wants to stop; all ranks ask together, and wait for their devices."""
-    if accelerator.num_processes == 1:
-        return stopping()
-    if stopping():
-        accelerator.set_trigger()
-    return bool(accelerator.check_trigger())
+class _Asking:
+    """Whether any rank wants to stop: all ask together, in the same updates, and not so often that it costs."""
+
+    def __init__(self, accelerator: Accelerator, stopping: Callable[[], bool]) -> None:
+        self.accelerator, self.stopping = accelerator, stopping
+        self.interval, self.passed, self.began = 1, 0, time.monotonic()
+
+    def stop_now(self) -> bool:
+        """Behind each update: ask, if it is time."""
+        if self.accelerator.num_processes == 1:
+            return self.stopping()
+        self.passed += 1
+        return self.passed >= self.interval and self.agreed()
+
+    def agreed(self) -> bool:
+        """Ask all ranks."""
+        if self.accelerator.num_processes == 1:
+            return self.stopping()
+        own = torch.tensor([float(self.stopping()), time.monotonic() - self.began], device=self.accelerator.device)
+        wishes, seconds = self.accelerator.reduce(own).tolist()
+        # the same on all ranks, since it comes from the same sum
+        per_update = seconds / self.accelerator.num_processes / max(self.passed, 1)
+        self.interval = max(1, min(100, int(_ASK_AFTER / max(per_update, 1e-3))))
+        self.passed, self.began = 0, time.monotonic()
+        return wishes > 0
 
 
 def _rate(optimizer: Any) -> float:

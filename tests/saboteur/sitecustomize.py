@@ -1,0 +1,37 @@
+"""On PYTHONPATH it ends the program at a point of the caller's choice, as a crash or a scheduler would.
+
+``SABOTAGE=<function>:<signal>:<sightings>:<rank>`` sends the signal once that function of dccd_timm was seen running so
+many times; FULL in place of a signal lets no file grow any more. A launcher's second attempt is left in peace.
+"""
+
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+
+
+def _watch(function, name, sightings):
+    main = threading.main_thread().ident
+    seen, inside = 0, False
+    while True:
+        time.sleep(0.001)
+        frame, found = sys._current_frames().get(main), False
+        while frame is not None:
+            found |= frame.f_code.co_name == function and "dccd_timm" in frame.f_code.co_filename
+            frame = frame.f_back
+        seen += found and not inside
+        inside = found
+        if seen >= sightings and found:
+            if name == "FULL":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+            else:
+                os.kill(os.getpid(), getattr(signal, name))
+            return
+
+
+if "SABOTAGE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    function, name, sightings, rank = os.environ["SABOTAGE"].split(":")
+    if os.environ.get("RANK", "0") == rank:
+        threading.Thread(target=_watch, args=(function, name, int(sightings)), daemon=True).start()
