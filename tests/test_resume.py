@@ -101,7 +101,7 @@ def test_cut_again_and_again_it_is_bitwise_the_same_student(data, processes, sma
     expected, got = student(tmp_path / "out" / "whole"), student(run)
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    assert not [path for path in run.rglob(".*")]  # nothing half written is left
+    assert not list(run.rglob(".*"))  # nothing half written is left
     tables = [(tmp_path / "out" / name / "summary.csv").read_text().splitlines() for name in ("whole", "cut")]
     assert len(tables[0]) == len(tables[1]) == 4
     losses = [[row.split(",")[1:4] for row in table] for table in tables]
