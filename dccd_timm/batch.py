@@ -41,7 +41,8 @@ class Progress:
     """Where a training stands, behind an epoch or, with ``complete`` false, inside one.
 
     ``losses`` are means over the epoch so far, ``lr`` of the last update; ``batches`` of this epoch and ``meter`` are
-    what it takes to go on from here. ``stop`` asks to save and leave; all ranks say the same.
+    what it takes to go on from here; ``skipped_updates`` were not finite. ``stop`` asks to save and leave; all ranks
+    say the same.
     """
 
     epoch: int
@@ -54,6 +55,7 @@ class Progress:
     complete: bool = True
     batches: int = 0
     meter: dict[str, Any] = field(default_factory=dict)
+    skipped_updates: int = 0
 
 
 def fold_views(views: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

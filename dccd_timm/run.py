@@ -100,7 +100,7 @@ def train_one(
     accelerator.wait_for_everyone()
     start_trackers(accelerator, recipe, folder)
 
-    best = saved["best"] if saved else None
+    best, skipped_updates = saved["best"] if saved else None, 0
     began = time.perf_counter()
     signals = StopSignals()
 
@@ -114,6 +114,7 @@ def train_one(
     for progress in train_epochs(
         task, loader, pieces.optimizer, scheduler, recipe, accelerator, start, num_epochs, signals.came
     ):
+        skipped_updates = progress.skipped_updates
         if not progress.complete:
             save(progress, complete=False)
             if progress.stop:
@@ -149,7 +150,7 @@ def train_one(
     stop_trackers(accelerator)
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
-        best_epoch=best["epoch"] if best else None, skipped_images=loader.skips.count,
+        best_epoch=best["epoch"] if best else None, skipped_updates=skipped_updates, skipped_images=loader.skips.count,
         skipped_first=loader.skips.names[:20],
     )  # fmt: skip
     result = _finish(recipe, data, pieces, folder, accelerator, result, control)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, run_program, write_parquet
 from tests.test_programs import assert_one_line
@@ -122,7 +123,7 @@ def test_a_scheduler_that_wants_its_machine_gets_a_saved_state_and_code_75(small
 
 def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, tmp_path):
     run = tmp_path / "out" / "run"
-    arguments = words(small, folders, "stream", "--epochs", 1, "--checkpoint-hist", 2)
+    arguments = words(small, folders, "stream", "--epochs", 1, "--checkpoint-hist", 2, "--log-with", "tensorboard")
     assert run_program(*arguments).returncode == 0
     assert len(list((run / "state").glob("update-*"))) == 2
     newest, before, *_ = sorted((run / "state").glob("update-*"), reverse=True)
@@ -135,6 +136,10 @@ def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, t
     assert [row.split(",")[0] for row in (run / "summary.csv").read_text().splitlines()] == ["epoch", "0", "1"]
     assert f"{newest} is torn (model.safetensors is not what was written)" in done.stderr
     assert f"going on from {before}" in done.stderr
+    curves = EventAccumulator(str(run / "tensorboard")).Reload()
+    losses = [event for event in curves.Scalars("contrast_loss") if event.value > 0]
+    assert {event.step for event in losses} == set(range(1, 9))  # both parts of the run, in one curve
+    assert {"eval_top1", "train_difference_loss", "lr", "views_per_second"} <= set(curves.Tags()["scalars"])
     for state in (run / "state").glob("update-*"):
         (state / "sha256.json").write_text("{")
     assert_one_line(run_program(*arguments, "--epochs", 3, "--resume", run), "none of its 2 saved states is whole")

@@ -146,7 +146,7 @@ def train(
         losses, stop = meter.means(epoch, accelerator), asking.agreed()
         yield Progress(
             epoch, updates, losses, _rate(optimizer), speed, loader.skips.count, stop,
-            batches=loader.batches_per_epoch, meter=meter.state(),
+            batches=loader.batches_per_epoch, meter=meter.state(), skipped_updates=guard.count,
         )  # fmt: skip
 
 

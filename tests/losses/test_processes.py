@@ -37,27 +37,32 @@ for case in range(int(sys.argv[1])):
     loss = ChannelContrastiveLoss(
         0.1 * pick(1, 10), ("hard", "soft")[pick(0, 1)], ("symmetric", "student")[pick(0, 1)], scope
     )
-    single = copy.deepcopy(net)
     parts = list(zip(student.split(sizes), teacher.split(sizes)))
-    ddp = torch.nn.parallel.DistributedDataParallel(net)
-    own = parts[rank]
-    value = loss(ddp(own[0]).to(dtype), own[1].to(dtype))
-    value.backward()
-    # the same in one process; local statistics mean the average over the ranks' own losses
+    # in one process; local statistics mean the average over the ranks' own losses
     wholes = parts if scope == "local" else [(student, teacher)]
-    expected = 0
-    for s, t in wholes:
-        with torch.no_grad():
-            world_size, dist.get_world_size = dist.get_world_size, lambda *a: 1
-        part = loss(single(s).to(dtype), t.to(dtype)) / len(wholes)
-        part.backward()
-        dist.get_world_size = world_size
-        expected += part.item()
-    if scope == "local":
-        dist.all_reduce(value := value.detach() / world)
-    error = (net.weight.grad - single.weight.grad).norm().item() / single.weight.grad.norm().item()
-    answers.append([case, abs(value.item() - expected) / abs(expected), error, str(dtype), scope])
-    del ddp, value
+
+    def alone(net, kind):
+        all_ranks, dist.get_world_size = dist.get_world_size, lambda *a: 1
+        value = sum(loss(net(s.to(net.weight.dtype)).to(kind), t.to(kind)) for s, t in wholes) / len(wholes)
+        dist.get_world_size = all_ranks
+        return value.item(), torch.autograd.grad(value, net.weight)[0]
+
+    def together(net, kind):
+        ddp, own = torch.nn.parallel.DistributedDataParallel(net), parts[rank]
+        value = loss(ddp(own[0].to(net.weight.dtype)).to(kind), own[1].to(kind))
+        value.backward()
+        if scope == "local":
+            dist.all_reduce(value := value.detach() / world)
+        return value.item(), net.weight.grad
+
+    def gap(a, b):
+        return abs(a[0] - b[0]) / abs(b[0]), ((a[1] - b[1]).norm() / b[1].norm()).item()
+
+    rough = gap(together(copy.deepcopy(net), dtype), one := alone(net, dtype))
+    as_float, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # the loss computes in float64
+    fine = gap(together(copy.deepcopy(net).double(), torch.float64), exact := alone(net.double(), torch.float64))
+    torch.Tensor.float = as_float
+    answers.append([case, str(dtype), scope, *fine, *rough, gap(one, exact)[1]])
 assert dist.get_world_size() == int(sys.argv[2])
 if rank == 0:
     json.dump(answers, open(sys.argv[3], "w"))
@@ -83,6 +88,8 @@ def test_values_and_gradients_equal_those_of_one_process(processes, tmp_path):
     assert done.returncode == 0, done.stderr
     answers = json.loads((tmp_path / "answers.json").read_text())
     assert len(answers) == CASES
-    for case, value, gradient, dtype, scope in answers:
-        assert value < 1e-6, (case, dtype, scope)
-        assert gradient < 1e-6, (case, dtype, scope)
+    for case, dtype, scope, exact_value, exact_gradient, value, gradient, rounding in answers:
+        what = (case, dtype, scope, value, gradient, rounding)
+        assert exact_value < 1e-12 and exact_gradient < 1e-12, what
+        # a gradient that nearly cancels has lost digits in one process too: it need not be better than that
+        assert value < 1e-6 and gradient < max(1e-6, 2 * rounding), what

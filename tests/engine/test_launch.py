@@ -1,0 +1,29 @@
+"""Launches that would train something else than was asked are refused in one line, before anything is opened."""
+
+import pytest
+
+from dccd_timm.engine.accelerator import start_accelerator
+from dccd_timm.recipe import UserError, load_recipe
+
+
+@pytest.mark.parametrize(
+    ("env", "flags", "message"),
+    [
+        # what accelerate launch --cpu --num_processes 2 sets
+        ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, [], "starts one process.*torchrun"),
+        ({"ACCELERATE_USE_FSDP": "true"}, [], "FSDP splits the student.*--multi_gpu"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, [], "DeepSpeed splits the student.*--multi_gpu"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, [], "give --grad-accum-steps 4"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, [], "float16 needs a GPU"),
+        ({}, ["--amp"], "float16 needs a GPU"),
+        ({}, ["--kd-model-name", "resnet18", "--kd-teacher-dtype", "float16"], "needs a GPU"),
+        ({}, ["--log-with", "wandb"], "pip install wandb"),
+    ],
+)
+def test_it_is_refused(env, flags, message, monkeypatch):
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "ACCELERATE_USE_CPU"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        start_accelerator(load_recipe(["--device", "cpu", *flags]))
