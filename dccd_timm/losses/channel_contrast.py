@@ -22,10 +22,10 @@ _CONSTANT = 1e-10
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose backward is an all-reduce.
+    """All-reduce whose backward multiplies by the number of ranks, which DDP's average takes off again.
 
-    Every rank computes the same loss from the same sums, and DDP averages gradients over ranks: both together give the
-    gradient of one process on the concatenated batch, without a factor.
+    The gradient of a sum over ranks is the sum of the ranks' gradients. Every rank computes the same loss from the same
+    sums, so those are all equal, and need not be sent. That holds for one reduction, not for one behind another.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _all_reduce(grads[0])
+        return grads[0] * _ranks()
 
 
 def _all_reduce(value: Tensor) -> Tensor:
