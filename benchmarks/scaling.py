@@ -85,7 +85,7 @@ def on(processes: int, args: argparse.Namespace) -> list[list]:
 def on_paper(args: argparse.Namespace) -> None:
     """A row for each pair and size, beside what DDP sends anyway."""
     print(
-        f"\nOn paper, assuming {args.nvlink:g} GB/s within a machine of 8 GPUs and {args.network:g} GB/s between machines:"
+        f"\nOn paper, assuming {args.nvlink:g} GB/s in a machine of 8 GPUs and {args.network:g} GB/s between machines:"
     )
     print("| pair | C | summed per step (MB) | DDP's gradients (MB) | 8 GPUs (ms) | 64 GPUs (ms) |")
     print("|---|---|---|---|---|---|")
@@ -116,16 +116,12 @@ def main() -> None:
     if args.answers:
         measure(args)
         return
-    print(
-        f"contrast, forward and backward, {args.samples} samples of 7 x 7 per rank, one thread per rank, gloo on loopback"
-    )
+    print(f"contrast, forward and backward, {args.samples} samples of 7 x 7 and one thread per rank, gloo on loopback")
     print("| C | targets | summed per step (MB) | by the formula (MB) | 1 process (ms) | 2 processes (ms) | ratio |")
     print("|---|---|---|---|---|---|---|")
     for (channels, targets, _, one), (_, _, size, two) in zip(on(1, args), on(2, args), strict=True):
-        formula = 4 * numbers(channels, targets)
-        print(
-            f"| {channels} | {targets} | {size / 1e6:.2f} | {formula / 1e6:.2f} | {one:.1f} | {two:.1f} | {two / one:.2f} |"
-        )
+        formula, size = 4e-6 * numbers(channels, targets), size / 1e6
+        print(f"| {channels} | {targets} | {size:.2f} | {formula:.2f} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
     on_paper(args)
 
 
