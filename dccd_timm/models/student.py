@@ -1,6 +1,5 @@
 """The student: any timm model, built as the recipe says, with the run's own preprocessing written on it."""
 
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -80,18 +79,20 @@ def share_batch_norms(student: nn.Module, recipe: Recipe, ranks: int, device: to
             raise UserError("--sync-bn needs GPUs: torch has no SyncBatchNorm for CPUs; drop it there")
         student = convert_sync_batchnorm(student)  # timm's: torch's would lose the activation of a BatchNormAct2d
     if recipe.split_bn:
-        assert recipe.dccd_views is not None
         for module in student.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                # a method of the instance: a copy of the module has its own, and the state dict stays
-                module.forward = MethodType(partial(_view_by_view, recipe.dccd_views), module)  # type: ignore[method-assign]
+                # methods of the instance: a copy of the module has its own, torch.compile knows them, and no weight
+                # changes its name
+                module.views, module.whole_forward = recipe.dccd_views, module.forward  # type: ignore[assignment]
+                module.forward = MethodType(_view_by_view, module)  # type: ignore[method-assign]
     return student
 
 
-def _view_by_view(views: int, norm: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def _view_by_view(norm: Any, inputs: torch.Tensor) -> torch.Tensor:
     """A norm's own forward; in training of each view [B, ...] of a view-major batch [V * B, ...] in turn."""
-    forward = type(norm).forward
-    return torch.cat([forward(norm, view) for view in inputs.chunk(views)]) if norm.training else forward(norm, inputs)
+    if not norm.training:
+        return norm.whole_forward(inputs)
+    return torch.cat([norm.whole_forward(view) for view in inputs.chunk(norm.views)])
 
 
 def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
