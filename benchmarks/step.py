@@ -2,6 +2,7 @@
 
     python benchmarks/step.py                                  # resnet34 -> resnet18 at 224 px; CUDA when there is one
     python benchmarks/step.py --images 4 --rounds 5 --device cpu
+    python benchmarks/step.py --dtype float16 --compile --profile  # and where the time of the DCCD step goes
 
 All tasks take the same stacked batch of views in the same process, in turns, so that a machine that changes its speed
 changes it for all. Ratios are medians over rounds of (this task / that task) within one round.
@@ -40,22 +41,35 @@ def build(name: str, args: argparse.Namespace, device: torch.device) -> Training
     elif name == "timm feature":
         task = FeatureDistillationTask(student, teacher, **shared)
     else:
-        weights = {} if name == "dccd" else dict(contrast_loss_weight=0.0, difference_loss_weight=0.0)
+        weights: dict[str, Any] = {}
+        if name != "dccd":
+            weights = dict(contrast_loss_weight=0.0, difference_loss_weight=0.0)
+        if args.dtype != "float32" and device.type == "cuda":  # as train.py does it
+            weights |= dict(teacher_dtype=getattr(torch, args.dtype))
         task = DCCDTask(student, teacher, views=args.views, input_size=(3, args.size, args.size), **weights, **shared)
     if args.channels_last:
         for module in task.children():
             module.to(memory_format=torch.channels_last)
+    if args.compile:
+        task.compile()
     return task.train()
 
 
 def step(
-    task: TrainingTask, optimizer: torch.optim.Optimizer, images: Any, target: Any, args: argparse.Namespace
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    images: Any,
+    target: Any,
+    args: argparse.Namespace,
 ) -> None:
     """Forward, backward, update."""
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=args.amp):
+    half = args.dtype != "float32"
+    with torch.autocast(images.device.type, dtype=getattr(torch, args.dtype) if half else None, enabled=half):
         loss = task(images, target)["loss"]
-    loss.backward()
-    optimizer.step()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad()
 
 
@@ -68,7 +82,8 @@ def prepare(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
     images = torch.randn(count, 3, args.size, args.size, generator=generator).to(device)
     if args.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    return task, optimizer, images, torch.arange(count, device=device) % args.classes, args
+    scaler = torch.amp.GradScaler(device.type, enabled=args.dtype == "float16")
+    return task, optimizer, scaler, images, torch.arange(count, device=device) % args.classes, args
 
 
 def timed(run: tuple[Any, ...], device: torch.device) -> float:
@@ -109,7 +124,11 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=50 if cuda else 9)
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, default=cuda, help="bfloat16 autocast")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16" if cuda else "float32"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile student and teacher of every task")
+    parser.add_argument("--profile", action="store_true", help="print the costliest operations of the DCCD step")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -134,7 +153,7 @@ def main() -> None:
     count = args.images * args.views
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{args.teacher} -> {args.student}, {args.size} px, {args.images} images x {args.views} views, {where},"
-          f" {'bfloat16' if args.amp else 'float32'}, {'channels-last' if args.channels_last else 'NCHW'},"
+          f" {args.dtype}{', compiled' if args.compile else ''}, {'channels-last' if args.channels_last else 'NCHW'},"
           f" {args.rounds} rounds, torch {torch.__version__}, timm {timm.__version__}")  # fmt: skip
     print("| task | views/s | peak memory (MB) | " + " | ".join(f"time / {name}" for name in TASKS[:3]) + " |")
     print("|" + "---|" * 6)
@@ -144,6 +163,11 @@ def main() -> None:
         ]
         cells = " | ".join(f"{ratio:.3f}" for ratio in ratios)
         print(f"| {name} | {count / statistics.median(seconds[name]):.1f} | {memory[name]:.0f} | {cells} |")
+    if args.profile:
+        with torch.profiler.profile() as profile:
+            step(*runs["dccd"])
+        key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        print(profile.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=50))
 
 
 if __name__ == "__main__":
