@@ -83,6 +83,8 @@ def cut_and_resume(arguments: list[str], processes: int, cuts: list[str], disk: 
             continue
         code, _ = launch(arguments, processes, cut)
         told.append(f"{cut}: code {code}")
+        if code == 0:  # it ended before the cut came
+            return told
     code, stderr = launch(arguments, processes)
     told.append("end" if code == 0 else f"UNEXPECTED code {code}: {stderr[-500:]}")
     return told
