@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 from accelerate import Accelerator
+from accelerate.utils import load as load_plain
 from timm.models import save_for_hf
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
@@ -184,6 +186,8 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
     """
     try:
         if with_optimizer:
+            # accelerate goes on without the random generators when it cannot read them, and says so to nobody
+            load_plain(state / f"random_states_{accelerator.process_index}.pkl")
             accelerator.load_state(str(state))
         else:
             weights = safetensors.torch.load_file(state / "model.safetensors")
@@ -194,6 +198,11 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
             ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"nothing to resume in {state}: {error.filename} is missing") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"the state in {state} holds more than weights and numbers, which is not loaded: it was not written by this"
+            " program; start anew"
+        ) from error
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
         raise UserError(f"the state in {state} does not fit this run's settings: {text}") from error

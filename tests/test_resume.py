@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends with the very student of a run that nobody killed."""
 
+import hashlib
 import json
 import os
 import signal
@@ -121,6 +122,31 @@ def test_a_scheduler_that_wants_its_machine_gets_a_saved_state_and_code_75(small
     assert run_program(*arguments, "--epochs", 2, "--resume", run).returncode == 0
 
 
+class Payload:
+    """What unpickles as a program."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def assert_a_planted_pickle_runs_nothing(run, arguments, target):
+    """A state of someone else's, with right checksums: one line, and nothing is executed."""
+    newest = max((run / "state").glob("update-*"))
+    sums = json.loads((newest / "sha256.json").read_text())
+    for name in ("optimizer.bin", "random_states_0.pkl"):
+        good = (newest / name).read_bytes()
+        torch.save({"state": Payload(target)}, newest / name)
+        planted = hashlib.sha256((newest / name).read_bytes()).hexdigest()
+        (newest / "sha256.json").write_text(json.dumps(sums | {name: planted}))
+        done = run_program(*arguments, "--epochs", 3, "--resume", run)
+        assert_one_line(done, "holds more than weights and numbers")
+        assert not target.exists()
+        (newest / name).write_bytes(good)
+
+
 def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, tmp_path):
     run = tmp_path / "out" / "run"
     arguments = words(small, folders, "stream", "--epochs", 1, "--checkpoint-hist", 2, "--log-with", "tensorboard")
@@ -140,6 +166,7 @@ def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, t
     losses = [event for event in curves.Scalars("contrast_loss") if event.value > 0]
     assert {event.step for event in losses} == set(range(1, 9))  # both parts of the run, in one curve
     assert {"eval_top1", "train_difference_loss", "lr", "views_per_second"} <= set(curves.Tags()["scalars"])
+    assert_a_planted_pickle_runs_nothing(run, arguments, tmp_path / "owned")
     for state in (run / "state").glob("update-*"):
         (state / "sha256.json").write_text("{")
     assert_one_line(run_program(*arguments, "--epochs", 3, "--resume", run), "none of its 2 saved states is whole")
