@@ -187,7 +187,9 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
     try:
         if with_optimizer:
             # accelerate goes on without the random generators when it cannot read them, and says so to nobody
-            load_plain(state / f"random_states_{accelerator.process_index}.pkl")
+            own = state / f"random_states_{accelerator.process_index}.pkl"
+            if own.is_file():  # more ranks than saved it have none
+                load_plain(own)
             accelerator.load_state(str(state))
         else:
             weights = safetensors.torch.load_file(state / "model.safetensors")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,6 +29,13 @@ def words(small, folders, data, *flags):
 
 def student(run):
     return safetensors.torch.load_file(run / "last" / "model.safetensors")
+
+
+def assert_same_student(first, second):
+    """Bit by bit."""
+    expected, got = student(first), student(second)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def started(arguments, processes=1, launch=(), **env):
@@ -73,7 +79,7 @@ def kill_all(process):
 
 
 CUTS = {
-    ("folder", 1): ["training_step:SIGKILL:2", "save_state:SIGKILL:2", "evaluate:SIGTERM:1", "save_state:FULL:1", "evaluate:SIGKILL:1"],
+    ("folder", 1): ["training_step:SIGUSR1:2", "save_state:SIGKILL:2", "evaluate:SIGTERM:1", "save_state:FULL:1", "evaluate:SIGKILL:1"],
     ("stream", 2): ["training_step:SIGKILL:3:1", "evaluate:SIGTERM:1", "save_state:SIGKILL:2"],
 }  # fmt: skip
 
@@ -91,8 +97,9 @@ def test_cut_again_and_again_it_is_bitwise_the_same_student(data, processes, sma
         sabotage = f"{function}:{name}:{count}:{rank[0] if rank else 0}"
         code, stderr = ended(started(arguments, processes, SABOTAGE=sabotage))
         assert code != 0, f"{cut} never came"
-        if name == "SIGTERM" and processes == 1:
-            assert code == 75 and "saved; go on with" in stderr
+        if name in ("SIGTERM", "SIGUSR1") and processes == 1:
+            assert code == 75 and "Traceback" not in stderr
+            assert f"{name}: saved; go on with --resume {run}" in stderr.splitlines()[-1]
         if name == "FULL":
             assert_one_line(SimpleNamespace(returncode=code, stderr=stderr), "cannot be written", f"--resume {run}")
         if rank:
@@ -100,26 +107,20 @@ def test_cut_again_and_again_it_is_bitwise_the_same_student(data, processes, sma
     code, stderr = ended(started(arguments, processes))
     assert code == 0, stderr
     assert "going on from" in stderr
-    expected, got = student(tmp_path / "out" / "whole"), student(run)
-    assert expected.keys() == got.keys()
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert_same_student(tmp_path / "out" / "whole", run)
     assert not list(run.rglob(".*"))  # nothing half written is left
     tables = [(tmp_path / "out" / name / "summary.csv").read_text().splitlines() for name in ("whole", "cut")]
     assert len(tables[0]) == len(tables[1]) == 4
     losses = [[row.split(",")[1:4] for row in table] for table in tables]
     assert losses[0] == losses[1]  # the mean over an epoch that was cut is that of the whole epoch
-
-
-def test_a_scheduler_that_wants_its_machine_gets_a_saved_state_and_code_75(small, folders, tmp_path):
-    run = tmp_path / "out" / "run"
-    arguments = words(small, folders, "stream", "--epochs", 500, "--recovery-interval", 1000)
-    process = started(arguments, 1)
-    wait_for_update(run, 4, process)
-    process.send_signal(signal.SIGUSR1)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 75 and "Traceback" not in stderr
-    assert f"saved; go on with --resume {run}" in stderr.splitlines()[-1]
-    assert run_program(*arguments, "--epochs", 2, "--resume", run).returncode == 0
+    if processes > 1:  # a launcher that starts its ranks anew: no flag names the folder
+        arguments = words(small, folders, data, *flags, "--experiment", "anew")
+        code, stderr = ended(
+            started(arguments, processes, ["--max-restarts", "1"], SABOTAGE="training_step:SIGKILL:6:1")
+        )
+        assert code == 0 and "going on from" in stderr, stderr
+        assert sorted(os.listdir(tmp_path / "out")) == ["anew", "cut", "whole"]
+        assert_same_student(tmp_path / "out" / "whole", tmp_path / "out" / "anew")
 
 
 class Payload:
@@ -202,19 +203,6 @@ def test_ranks_do_not_outlive_their_launcher(small, folders, tmp_path):
     process.kill()
     process.communicate()
     assert not psutil.wait_procs(everyone, timeout=30)[1]
-
-
-def test_a_launcher_that_starts_its_ranks_anew_goes_on_from_the_newest_state(small, folders, tmp_path):
-    """And so ends with the student that nobody killed; no flag names the folder."""
-    arguments = words(small, folders, "folder", "-b", 6, "--output", tmp_path / "out", "--epochs", 2)
-    assert ended(started([*arguments, "--experiment", "whole"], 2))[0] == 0
-    process = started(arguments, 2, ["--max-restarts", "1"], SABOTAGE="training_step:SIGKILL:6:1")
-    code, stderr = ended(process)
-    assert code == 0, stderr
-    assert "going on from" in stderr
-    assert sorted(os.listdir(tmp_path / "out")) == ["run", "whole"]
-    expected, got = student(tmp_path / "out" / "whole"), student(tmp_path / "out" / "run")
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def test_one_ranks_error_ends_all_with_its_cause_in_one_line(small, tmp_path):

@@ -36,7 +36,12 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
         SystemExit: on other ranks, once rank 0 has shown their cause.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    board = _Board(rank, world) if world > 1 else None
+    board = None
+    if world > 1:
+        try:
+            board = _Board(rank, world)
+        except RuntimeError as error:
+            _logger.warning("ranks cannot tell each other why they end: %s", str(error).splitlines()[0])
     try:
         yield
     except Exception as error:
