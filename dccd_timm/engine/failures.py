@@ -10,7 +10,7 @@ from dccd_timm.recipe import Recipe, UserError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 # torch and safetensors report a full disk in their own words
-_DISK_WORDS = ("PytorchStreamWriter", "No space left", "file write failed", "I/O error")
+_DISK_WORDS = ("PytorchStreamWriter", "inline_container", "No space left", "file write failed", "I/O error")
 
 
 def explain(error: BaseException, recipe: Recipe, folder: Path) -> str | None:
