@@ -12,7 +12,6 @@ from dccd_timm.recipe.public import changed_settings, hub_data, public_settings,
 
 _logger = logging.getLogger(__name__)
 
-_CODE = "https://github.com/huggingface/pytorch-image-models"
 _PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
 _PICTURES = {
     "curves": "Validation accuracy and the parts of the training loss by epoch.",
@@ -30,11 +29,14 @@ class Card:
         run: a run's folder with ``best/``, ``args.yaml`` and ``report/report.json``.
         repo_id: where it is published, owner/name; None for the card that stays in the folder.
         license: the Hub's identifier; None takes that of what the student was made from, when it is known.
+        report: what is known so far, for a run that goes on; None reads report.json.
     """
 
-    def __init__(self, run: Path, repo_id: str | None = None, license: str | None = None) -> None:
+    def __init__(
+        self, run: Path, repo_id: str | None = None, license: str | None = None, report: dict[str, Any] | None = None
+    ) -> None:
         self.run, self.repo_id = run, repo_id
-        self.report: dict[str, Any] = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))
+        self.report = report or json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))
         self.config: dict[str, Any] = json.loads((run / "best" / "config.json").read_text(encoding="utf-8"))
         settings = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         self.student, self.teacher = self.report["student"], self.report.get("teacher")
@@ -149,7 +151,7 @@ class Card:
         size = "x".join(map(str, self.config["pretrained_cfg"]["input_size"]))
         first = (
             f"An image classifier for the {self.config['num_classes']} classes of {self.data_name()}: a"
-            f" {self.config['architecture']} with {self.student['parameters_m']:.3f} M parameters, for images of {size}."
+            f" {self.config['architecture']} with {self.student['parameters_m']:.3f} M parameters, images of {size}."
         )
         start = self.student.get("start")
         begun = f"started from {_link(start)}" if start else "trained from scratch"
@@ -173,7 +175,7 @@ class Card:
             agreement, found = network.get("agreement"), with_rank.get(_ROWS[label], {})
             rank = f"{found['effective_rank']:.1f} of {found['channels']}" if found else ""
             lines.append(
-                f"| {label}{_how(network)} | {network['parameters_m']:.3f} M | {network['top1']:.2f} |"
+                f"| {label} ({network['name']}) | {network['parameters_m']:.3f} M | {network['top1']:.2f} |"
                 f" {network['top5']:.2f} | {'' if agreement is None else f'{agreement:.2f}'} | {rank} |"
             )
         split = self.settings.get("val_split")
@@ -238,8 +240,7 @@ Again, in one command, with dccd-timm installed:
     def _limits(self) -> str:
         lines = [
             "- One run with one seed; differences of some tenths of a point may be chance.",
-            f"- It knows the {self.config['num_classes']} classes above and nothing else, and answers any image with one"
-            " of them.",
+            f"- It knows its {self.config['num_classes']} classes and nothing else, and answers any image with one.",
         ]
         if self.settings.get("val_split"):
             lines.append("- The split that it was judged on also chose its epoch, so the number is a little too good.")
@@ -251,10 +252,6 @@ Again, in one command, with dccd-timm installed:
 
 
 _ROWS = {"teacher": "teacher", "**student**": "student", "student without distillation": "control"}
-
-
-def _how(network: dict[str, Any]) -> str:
-    return f" ({network['name']})"
 
 
 def _weights(report: dict[str, Any]) -> str:
@@ -293,7 +290,7 @@ def _citation(teacher: dict[str, Any] | None) -> str:
   title        = {{PyTorch Image Models}},
   year         = {{2019}},
   publisher    = {{GitHub}},
-  howpublished = {{\\url{{{_CODE}}}}},
+  howpublished = {{\\url{{https://github.com/huggingface/pytorch-image-models}}}},
   doi          = {{10.5281/zenodo.4414861}}
 }}
 ```{of_teacher}"""

@@ -4,7 +4,6 @@
 pickles and keep a first push's card for ever.
 """
 
-import argparse
 import logging
 import random
 import re
@@ -14,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Self
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -30,7 +29,8 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from dccd_timm.card import Card
 from dccd_timm.guard import guarded
-from dccd_timm.recipe import UserError
+from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.recipe.parse import OneLineParser
 
 _logger = logging.getLogger(__name__)
 
@@ -43,16 +43,11 @@ _STALE = re.compile(r"report/.*|.*\.(bin|pth|pt|ckpt|pkl)")
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run dccd-push."""
 
     def story(arguments: Sequence[str]) -> None:
-        parser = _OneLineParser("dccd-push", description="Push a finished run's student, with its card and evidence.")
+        parser = OneLineParser("dccd-push", description="Push a finished run's student, with its card and evidence.")
         parser.add_argument("run", type=Path, help="a run's folder")
         parser.add_argument("repo_id", metavar="owner/name", help="repository; made, and private, when there is none")
         parser.add_argument("--hub-public", action="store_true", help="make a new repository public")
@@ -71,6 +66,13 @@ class Target:
 
     def __init__(self, repo_id: str, public: bool = False, revision: str | None = None, license: str | None = None):
         self.repo_id, self.public, self.revision, self.license = repo_id, public, revision, license
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self | None:
+        """Where a recipe wants its student, None when nowhere."""
+        if not recipe.push_to_hub:
+            return None
+        return cls(recipe.push_to_hub, recipe.hub_public, recipe.hub_revision, recipe.hub_license)
 
     def retry_command(self, run: Path) -> str:
         """What to type to push a run here."""
@@ -118,21 +120,29 @@ def _check(target: Target) -> None:
                             f" {', '.join(owners)}") from None  # fmt: skip
 
 
-def push(run: Path, target: Target) -> str:
+def push_so_far(run: Path, target: Target, report: dict[str, Any]) -> None:
+    """Push the best student of a run that goes on; a failure is told, and harms nothing."""
+    try:
+        push(run, target, report)
+    except UserError as error:
+        _logger.warning("%s", error)
+
+
+def push(run: Path, target: Target, report: dict[str, Any] | None = None) -> str:
     """Push what a run exported, in one commit, and verify it; returns the commit. The run's folder is only read.
 
-    Again is safe: what lies there already makes no commit.
+    Again is safe: what lies there already makes no commit. ``report`` is that of a run that goes on.
 
     Raises:
         UserError: names the cause, where the student lies and the command to try again.
     """
     for part in ("best/model.safetensors", "best/config.json", "args.yaml", "report/report.json"):
-        if not (run / part).is_file():
+        if not (run / part).is_file() and not (report and part.startswith("report")):
             raise UserError(f"nothing to push in {run}: it has no {part}; give the folder of a finished run")
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        card = Card(run, target.repo_id, target.license)
+        card = Card(run, target.repo_id, target.license, report)
         with tempfile.TemporaryDirectory(prefix="dccd-push-") as folder:
             gather(card, Path(folder))
             commit, private = _patiently(lambda: _commit(Path(folder), card, target), f"push to {target.repo_id}")
@@ -181,7 +191,7 @@ def _commit(folder: Path, card: Card, target: Target) -> tuple[str, bool]:
         target.repo_id, operations, commit_message=card.headline(), revision=target.revision
     )  # fmt: skip
     arrived = api.verify_repo_checksums(target.repo_id, revision=done.oid, local_dir=folder)
-    if wrong := [*arrived.extra_paths, *(mismatch.path for mismatch in arrived.mismatches)]:  # extra: not there
+    if wrong := [*arrived.extra_paths, *(mismatch["path"] for mismatch in arrived.mismatches)]:  # extra: not there
         raise ConnectionError(f"{', '.join(wrong)} did not arrive whole")
     return done.oid, bool(api.model_info(target.repo_id, revision=done.oid).private)
 
@@ -224,7 +234,9 @@ def _is_network(error: BaseException) -> bool:
 def _wanted_pause(error: BaseException) -> float | None:
     """Seconds that the Hub asks to wait."""
     headers = getattr(getattr(error, "response", None), "headers", {})
-    found = re.search(r"t=(\d+)", headers.get("RateLimit", "")) or re.fullmatch(r"(\d+)", headers.get("Retry-After", ""))
+    found = re.search(r"t=(\d+)", headers.get("RateLimit", "")) or re.fullmatch(
+        r"(\d+)", headers.get("Retry-After", "")
+    )
     return float(found[1]) + 1 if found else None
 
 
