@@ -163,16 +163,17 @@ class Card:
         return f"{first} {how}, with dccd-timm; plain timm loads it."
 
     def _table(self) -> str:
-        rows = [(label, self.report[key]) for label, key in _ROWS.items() if self.report.get(key)]
         if "top1" not in self.student:
             return ""
         with_rank = self.report.get("redundancy", {})
         lines = ["| | parameters | top-1 (%) | top-5 (%) | agrees with teacher (%) | effective rank |",
                  "|---|---|---|---|---|---|"]  # fmt: skip
-        for label, network in rows:
+        for key in ("teacher", "student", "control"):
+            network = self.report.get(key) or {}
             if "top1" not in network:
                 continue
-            agreement, found = network.get("agreement"), with_rank.get(_ROWS[label], {})
+            label = "**student**" if key == "student" else network.get("label", key)
+            agreement, found = network.get("agreement"), with_rank.get(key, {})
             rank = f"{found['effective_rank']:.1f} of {found['channels']}" if found else ""
             lines.append(
                 f"| {label} ({network['name']}) | {network['parameters_m']:.3f} M | {network['top1']:.2f} |"
@@ -249,9 +250,6 @@ Again, in one command, with dccd-timm installed:
         if self.license is None:
             lines.append("- No license is stated: ask its author before you use it.")
         return "## Limits\n\n" + "\n".join(lines)
-
-
-_ROWS = {"teacher": "teacher", "**student**": "student", "student without distillation": "control"}
 
 
 def _weights(report: dict[str, Any]) -> str:

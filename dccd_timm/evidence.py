@@ -24,7 +24,7 @@ _BEFORE = "student before training"
 
 def gather(
     recipe: Recipe, folder: Path, networks: dict[str, Any], loader: Any, names: list[str] | None,
-    accelerator: Accelerator, control: str = "without distillation",
+    accelerator: Accelerator, control: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Look at a split with ``networks`` (student, and teacher and control where there are any); draw, and tell.
 
@@ -64,7 +64,7 @@ def _channels(folder: Path, seen: Seen, control: str) -> dict[str, Any]:
         }
         panels[pictures.STUDENT_TEACHER] = shared
         numbers["student_teacher"] = {k: round(float(m.diagonal().mean()), 4) for k, m in shared.items()}
-    shown = {"student " + control if k == "control" else k: v for k, v in features.items()}
+    shown = {control if k == "control" else k: v for k, v in features.items()}
     pictures.draw_channels(folder / "channels.png", panels)
     pictures.draw_redundancy(folder / "redundancy.png", shown)
     return numbers
@@ -83,8 +83,8 @@ def _answers(folder: Path, seen: Seen, names: list[str] | None, control: str) ->
         row["change"] = round(row["student"] - (row[reference] if reference else 0), 2)
         rows.append(row)
     found: dict[str, Any] = {
-        "reference": f"student {control}" if reference == "control" else reference or "nothing",
-        "control": f"student {control}", "per_class": rows, "confused": _confused(target, answers, names),
+        "reference": control if reference == "control" else reference or "nothing",
+        "control": control, "per_class": rows, "confused": _confused(target, answers, names),
         "outcomes": {}, "agreement": None,
     }  # fmt: skip
     if "teacher" in answers:

@@ -44,11 +44,12 @@ def finish(
         result["teacher"] |= origin(recipe.kd_model_name, teacher, pretrained=not recipe.kd_teacher_checkpoint)
         result["teacher"] |= report.describe(recipe.kd_model_name, None, teacher)
     if control:
-        result["control"] = control["student"]
+        result["control"] = control["student"] | {"label": report.other_student(control["method"])}
         networks["control"] = report.reload(folder / "control" / "best", accelerator)
     result["hardware"] = hardware(accelerator)
     if pieces.val is not None:
-        result |= evidence.gather(recipe, folder / "report", networks, pieces.val, data.train.names, accelerator)
+        label = result.get("control", {}).get("label", "")
+        result |= evidence.gather(recipe, folder / "report", networks, pieces.val, data.train.names, accelerator, label)
     if accelerator.is_main_process:
         report.close(folder, result)
         report.farewell(folder, result)

@@ -11,7 +11,7 @@ from dccd_timm.redundancy import covariance_spectrum, effective_rank, mean_off_d
 
 # Okabe and Ito's palette: distinct for colour-blind readers too
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#777777"
-SKY, BLACK = "#56B4E9", "#000000"
+BLACK = "#000000"
 STUDENT_TEACHER = "student with teacher"
 # More would not be told apart at the size of a card
 _CHANNELS_SHOWN, _CLASSES_SHOWN = 128, 10
@@ -26,7 +26,15 @@ def pyplot() -> Any | None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
+    plt.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "axes.axisbelow": True,
+        }
+    )
     return plt
 
 
@@ -60,14 +68,22 @@ def draw_curves(path: Path, runs: dict[str, Path], teacher: dict[str, float]) ->
     figure, axes = plt.subplot_mosaic([["loss", "loss"], ["top1", "top5"]], figsize=(9, 7), layout="constrained")
     label, rows = next(iter(tables.items()))
     parts = [k for k in rows[0] if k.startswith("train_") and k.endswith("loss")] if rows else []
-    styles = zip(parts, (BLUE, GREY, ORANGE, GREEN, PURPLE), ("-", "--", "-.", ":", (0, (5, 1, 1, 1))), strict=False)
+    styles = zip(parts, (BLUE, GREY, ORANGE, GREEN, PURPLE), ("-", "--", "-.", ":", (0, (8, 2))), strict=False)
     for part, colour, line in styles:
         name = part.removeprefix("train_").replace("_", " ")
         name = "loss (weighted sum)" if name == "loss" else name
         epochs = [int(r["epoch"]) + 1 for r in rows]
         axes["loss"].plot(epochs, [float(r[part]) for r in rows], color=colour, linestyle=line, label=name)
-    axes["loss"].set(xlabel="epoch", ylabel="training loss (nats)", yscale="log", title=f"Loss and its parts: {label}")
-    axes["loss"].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes["loss"].set(
+        xlabel="epoch",
+        ylabel="training loss (parts without weights)",
+        yscale="log",
+        title=f"Loss and its parts: {label}",
+    )
+    axes["loss"].legend(frameon=False)
+    for ticks in (axes["loss"].yaxis.set_major_formatter, axes["loss"].yaxis.set_minor_formatter):
+        ticks("{x:g}")
+    axes["loss"].yaxis.get_minor_locator().set_params(subs=(2, 5))
     for metric, name in (("top1", "top-1"), ("top5", "top-5")):
         for (label, rows), (colour, mark) in zip(tables.items(), ((BLUE, "o"), (GREY, "s")), strict=False):
             points = [(int(r["epoch"]) + 1, float(r[f"eval_{metric}"])) for r in rows if r.get(f"eval_{metric}")]
@@ -76,8 +92,7 @@ def draw_curves(path: Path, runs: dict[str, Path], teacher: dict[str, float]) ->
         if metric in teacher:
             axes[metric].axhline(teacher[metric], color=ORANGE, linestyle="--", label="teacher")
         axes[metric].set(xlabel="epoch", ylabel=f"validation {name} (%)", title=f"Accuracy, {name}")
-        if axes[metric].get_legend_handles_labels()[0]:
-            axes[metric].legend(frameon=False, loc="lower right")
+    figure.legend(*axes["top1"].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
     for axis in axes.values():
         axis.xaxis.get_major_locator().set_params(integer=True)
     _save(plt, figure, path)
@@ -137,16 +152,14 @@ def draw_classes(path: Path, found: dict[str, Any]) -> None:
     shown = sorted(rows, key=lambda row: row["change"])
     shown = [*shown[:_CLASSES_SHOWN], *shown[-_CLASSES_SHOWN:]] if many else shown
     pairs, outcomes = found["confused"], found["outcomes"]
-    heights = [1.0 if outcomes else 0.01, 0.28 * len(shown) + 0.8, 0.28 * len(pairs) + 0.8]
+    heights = [1.8 if outcomes else 0.01, 0.28 * len(shown) + 0.8, 0.28 * len(pairs) + 0.8]
     figure, axes = plt.subplots(3, 1, figsize=(9, sum(heights) + 1.5), height_ratios=heights, layout="constrained")
-    left = 0.0
-    for (name, share), colour in zip(outcomes.items(), (BLUE, SKY, ORANGE, GREY, BLACK), strict=False):
-        axes[0].barh([0], [share], left=left, color=colour, label=f"{name} {share:.1f} %")
-        left += share
     if outcomes:
+        bars = axes[0].barh(list(outcomes), list(outcomes.values()), color=BLUE)
+        axes[0].bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+        axes[0].invert_yaxis()
         title = f"Student and teacher give the same answer to {found['agreement']:.1f} % of the images"
-        axes[0].set(xlim=(0, 100), yticks=[], xlabel="images (%)", title=title)
-        axes[0].legend(frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.7), fontsize=9)
+        axes[0].set(xlim=(0, 105), xlabel="images (%)", title=title)
     else:
         axes[0].set_visible(False)
     changes = [row["change"] for row in shown]

@@ -91,6 +91,12 @@ def describe(model_name: str | None, method: str | None, model: Any) -> dict[str
     return {"name": name, "method": method, "parameters_m": round(parameters_m(model), 4)}
 
 
+def other_student(method: str) -> str:
+    """What a control is called that was trained by ``method``."""
+    how = {"none": "without distillation", "logit": "by KD", "feature": "by feature distillation", "token": "by token"}
+    return f"student {how[method]}"
+
+
 def finished(folder: Path) -> dict[str, Any] | None:
     """The report of a run that came to its end, or None."""
     path = folder / "report" / "report.json"
@@ -118,10 +124,9 @@ def close(folder: Path, report: dict[str, Any], against: Path | None = None) -> 
     """Write report.json, curves and card; the curve to compare with is that of the control, or of run ``against``."""
     (folder / "report").mkdir(exist_ok=True)
     write_text(folder / "report" / "report.json", json.dumps(report, indent=2) + "\n")
-    runs = {f"student, {report['method']}": folder / "summary.csv"}
+    runs = {f"student ({report['method']})": folder / "summary.csv"}
     if control := report.get("control"):
-        word = "compared with" if against else "control"
-        runs[f"{word}, {control['method']}"] = (against or folder / "control") / "summary.csv"
+        runs[control["label"]] = (against or folder / "control") / "summary.csv"
     pictures.draw_curves(folder / "report" / "curves.png", runs, report.get("teacher", {}))
     write_text(folder / "README.md", Card(folder, license=report.get("license")).text())
 
@@ -155,11 +160,13 @@ def again(run: Path, against: Path | None) -> dict[str, Any]:
         UserError: for a folder without a finished run, or runs that cannot be compared.
     """
     report, recipe = _told(run)
+    if control := (finished(run / "control") or {}).get("student"):
+        report["control"] = control | {"label": other_student(control["method"])}
     if against is not None:
         other, theirs = _told(against)
         if (theirs.dataset, theirs.data_dir, theirs.val_split) != (recipe.dataset, recipe.data_dir, recipe.val_split):
             raise UserError(f"{run} and {against} were judged on different data: nothing to compare")
-        report["control"] = other["student"]
+        report["control"] = other["student"] | {"label": f"{against.name} ({other['method']})"}
     accelerator = start_accelerator(dataclasses.replace(recipe, log_with="none"))
     if recipe.val_split:
         student: Any = reload(run / "best", accelerator)
@@ -177,9 +184,8 @@ def again(run: Path, against: Path | None) -> dict[str, Any]:
             networks[word] = judge.to(accelerator.device)
         split = open_split(recipe, recipe.val_split, is_training=False)
         loader = build_eval_loader(recipe, split, config, classes, accelerator.device)
-        what = f"of {against.name}" if against else "without distillation"
-        report |= evidence.gather(recipe, run / "report", networks, loader, split.names, accelerator, what)
-    report["compared_with"] = against.name if against else None
+        label = report.get("control", {}).get("label", "")
+        report |= evidence.gather(recipe, run / "report", networks, loader, split.names, accelerator, label)
     close(run, report, against)
     farewell(run, report)
     return report
