@@ -47,6 +47,7 @@ class Card:
                 pins[key] = commit
         if self.teacher:
             architectures["kd_model_name"] = self.teacher["name"]
+        self.dataset = hub_data(settings.get("dataset") or "")
         self.settings, self.notes = public_settings(settings, architectures, pins)
         self.license = license or self._inherited()
         self._warn_of_licence()
@@ -92,11 +93,11 @@ class Card:
         dataset = self.settings.get("dataset") or ""
         if not dataset or dataset.split("/")[0] in ("folder", "tar"):
             return Path(self.settings.get("data_dir") or "image folder").name
-        return hub_data(dataset) or split_source(dataset)[1].rstrip("/").rsplit("/", 1)[-1]
+        return self.dataset or split_source(dataset)[1].rstrip("/").rsplit("/", 1)[-1]
 
     def data(self) -> ModelCardData:
         """The front matter."""
-        dataset = hub_data(self.settings.get("dataset") or "")
+        dataset = self.dataset
         split = self.settings.get("val_split") or None
         tags = ["image-classification", "timm", "transformers"]
         more: dict[str, Any] = {}

@@ -153,6 +153,7 @@ def train_one(
         if progress.stop:
             signals.leave(folder)
     signals.close()
+    loader.close()
     stop_trackers(accelerator)
     weights, best = better_weights(recipe, data, pieces, folder, accelerator, best, num_epochs - 1)
     result = dict(

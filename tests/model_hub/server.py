@@ -103,7 +103,7 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
                 self.read_body()
             self.rule = {}
             headers = {"X-Error-Message": error.message, **code, **error.headers}
-            self.reply(error.status, {"error": error.message}, headers)
+            self.reply(error.status, {"error": error.message, **error.more}, headers)
         except (Drop, ConnectionError, TimeoutError):
             self._hang_up()
         except Exception:

@@ -17,9 +17,9 @@ NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 class HubError(Exception):
     """An answer that is not 2xx; ``code`` is the Hub's X-Error-Code, by which the client picks its exception."""
 
-    def __init__(self, status, message, code=None, headers=None):
+    def __init__(self, status, message, code=None, headers=None, **more):
         super().__init__(message)
-        self.status, self.message, self.code, self.headers = status, message, code, dict(headers or {})
+        self.status, self.message, self.code, self.headers, self.more = status, message, code, dict(headers or {}), more
 
 
 def now():
@@ -84,7 +84,7 @@ class Store:
             raise HubError(403, "You don't have the rights to create a repo: use a token with write access")
         with self.lock:
             if repo_id in self.repos:
-                raise HubError(409, "You already created this model repo")
+                raise HubError(409, "You already created this model repo", url=repo_id)
             repo = {"id": repo_id, "private": private, "refs": {}, "commits": {}, "created": now()}
             self.repos[repo_id] = repo
             self.commit(repo, "refs/heads/main", {".gitattributes": self.record(ATTRIBUTES)}, "initial commit")
