@@ -40,7 +40,9 @@ def public_settings(
                 continue
             if key == "dataset" and _on_hub(place):
                 continue
-        if _shipped(place) or (key in _MODELS and not source) or (key == "dataset" and not place):
+        named = key in _MODELS and not source  # timm's own
+        named = named or (key == "dataset" and "/" not in place and not source.startswith("hf"))
+        if named or _shipped(place):
             continue
         name = Path(place).name
         name = architectures.get(key, name) if key in _MODELS else source + ("data" if name == _user() else name)
