@@ -12,7 +12,7 @@ report = json.loads((run / "report" / "report.json").read_text())
 top1 = {name: report[name]["top1"] for name in ("teacher", "student", "control")}
 print(top1)
 assert top1["teacher"] > top1["student"] > top1["control"] + 1, "distillation must show"
-for picture in ("views", "curves", "redundancy"):
+for picture in ("views", "curves", "channels", "redundancy", "classes"):
     assert (run / "report" / f"{picture}.png").stat().st_size > 10_000, picture
 assert (run / "README.md").read_text().count(f"{top1['student']:.2f}") >= 2
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import load as load_plain
+from timm.data import ImageNetInfo
 from timm.models import save_for_hf
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
@@ -71,16 +74,51 @@ def export(
 ) -> None:
     """Write a student as timm's save_for_hf does: model.safetensors and config.json with this run's preprocessing.
 
-    ``timm.create_model("local-dir:<target>", pretrained=True)`` gives it back. Tensors are made contiguous first:
-    channels-last weights cannot be written. ``extra`` goes to the top of config.json, where timm ignores it.
+    ``timm.create_model("local-dir:<target>", pretrained=True)`` gives it back, which is tried before it replaces what
+    lay there. Tensors are made contiguous first: channels-last weights cannot be written. ``extra`` goes to the top of
+    config.json, where timm ignores it.
+
+    Raises:
+        UserError: when timm cannot build the same student again.
     """
     model = unwrap_model(model)
     config = dict(extra)
     if label_names and len(label_names) == model.num_classes:
         config["label_names"] = label_names
+        if all(re.fullmatch(r"n\d{8}", name) for name in label_names):  # folders named by WordNet
+            known = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+            config["label_descriptions"] = {name: known[name] for name in label_names if name in known}
     with replacing(target) as folder:
-        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
+        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
         save_for_hf(plain, str(folder), model_config=config, data_config=data_config, safe_serialization=True)
+        _own_origin(folder / "config.json")
+        _prove(plain, folder)
+
+
+def _own_origin(path: Path) -> None:
+    """Take out of config.json what is true of the architecture's default weights alone, and what breaks its readers."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for word in ("tag", "origin_url", "paper_ids", "paper_name", "notes", "license"):
+        config["pretrained_cfg"].pop(word, None)
+    # transformers would pass it on twice; timm reads the one above it
+    config.get("model_args", {}).pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def _prove(model: nn.Module, folder: Path) -> None:
+    """Build the exported model with timm alone and compare its weights and its answer to a noise image."""
+    with torch.random.fork_rng(devices=[]):  # a new model draws weights, which must not move the run's generator
+        try:
+            again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        except (RuntimeError, ValueError, TypeError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise UserError(f"timm cannot build the student again from its config.json: {text}") from error
+        image = torch.randn(1, *again.pretrained_cfg["input_size"])
+    weights = again.state_dict()
+    same = all(torch.equal(value, weights[name].to(value.dtype)) for name, value in model.state_dict().items())
+    if not same or not torch.equal(model(image), again(image)):
+        raise UserError("timm builds another student from config.json: an argument of its architecture is not kept")
 
 
 def tidy(run: Path) -> None:

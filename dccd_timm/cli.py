@@ -1,14 +1,9 @@
-"""The two programs, dccd-train and dccd-validate: a mistake of the user's is one line and exit code 2."""
+"""The programs of training and judging, dccd-train and dccd-validate."""
 
-import logging
-import os
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from timm.utils import setup_default_logging
-
-from dccd_timm.recipe import UserError, load_recipe, load_validation
+from dccd_timm.guard import guarded
+from dccd_timm.recipe import load_recipe, load_validation
 
 
 def train_main(argv: Sequence[str] | None = None) -> None:
@@ -20,7 +15,7 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
         train(recipe)
 
-    _guarded(story, sys.argv[1:] if argv is None else argv)
+    guarded(story, argv)
 
 
 def validate_main(argv: Sequence[str] | None = None) -> None:
@@ -32,22 +27,4 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 
         validate(options)
 
-    _guarded(story, sys.argv[1:] if argv is None else argv)
-
-
-def _guarded(story: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None:
-    """Run ``story``; a UserError becomes one line, and nobody's traceback."""
-    setup_default_logging()
-    for noisy in ("timm", "accelerate", "httpx", "httpx2"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    for nervous in ("huggingface_hub", "datasets"):  # they report every try; the loader says when it waits
-        logging.getLogger(nervous).setLevel(logging.ERROR)
-    try:
-        story(argv)
-    except UserError as error:
-        rank = os.environ.get("RANK", "0")
-        print(f"error: {error}" if rank == "0" else f"rank {rank}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    guarded(story, argv)

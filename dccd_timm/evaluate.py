@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,15 +59,46 @@ def evaluate(
     return metrics
 
 
+@dataclass
+class Seen:
+    """What networks made of a split: classes [N] of its images and of each network's answers, over all ranks, and
+    pooled features [n, C] of this rank's first images."""
+
+    target: torch.Tensor
+    answers: dict[str, torch.Tensor]
+    features: dict[str, torch.Tensor]
+
+
 @torch.inference_mode()
-def pooled_features(model: Any, loader: Iterable[Batch], limit: int) -> torch.Tensor:
-    """Features before the classifier, [N, C] on the CPU, of the first ``limit`` images of this rank."""
-    model.eval()
-    rows, count = [], 0
+def observe(
+    networks: dict[str, Any], loader: Iterable[Batch], accelerator: Accelerator, limit: int, features_only: str = ""
+) -> Seen:
+    """One pass of all ``networks`` over a split; features of the first ``limit`` images, before the classifier.
+
+    The network called ``features_only`` answers nothing and sees no more than these.
+    """
+    for network in networks.values():
+        network.eval()
+    answering = [label for label in networks if label != features_only]
+    pooled: dict[str, list[torch.Tensor]] = {label: [] for label in networks}
+    rows = [torch.empty(0, 1 + len(answering), dtype=torch.long, device=accelerator.device)]
+    count = 0
     for batch in loader:
-        pooled = model.forward_head(model.forward_features(batch.views[:, 0]), pre_logits=True)
-        rows.append(pooled.float().cpu())
-        count += len(pooled)
-        if count >= limit:
-            break
-    return torch.cat(rows)[:limit]
+        images, columns = batch.views[:, 0], [batch.target]
+        for label, network in networks.items():
+            if label == features_only and count >= limit:
+                continue
+            maps = network.forward_features(images)
+            if count < limit:
+                pooled[label].append(network.forward_head(maps, pre_logits=True).float().cpu())
+            if label != features_only:
+                columns.append(network.forward_head(maps).argmax(1))
+        count += len(images)
+        rows.append(torch.stack(columns, 1))
+    table = torch.cat(rows)
+    if accelerator.num_processes > 1:
+        table = accelerator.gather(accelerator.pad_across_processes(table, pad_index=-1))
+        table = table[table[:, 0] >= 0]
+    target, *answers = table.cpu().unbind(1)
+    features = {label: torch.cat(parts)[:limit] for label, parts in pooled.items() if parts}
+    return Seen(target, dict(zip(answering, answers, strict=True)), features)

@@ -1,19 +1,20 @@
-"""Pictures of a run: its views, its curves, the redundancy of its student."""
+"""Pictures of a run: its views, its curves, and what its student's channels and answers are like."""
 
 import csv
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dccd_timm.redundancy import channel_correlation, covariance_spectrum, effective_rank, mean_off_diagonal
-
-_logger = logging.getLogger(__name__)
+from dccd_timm.redundancy import covariance_spectrum, effective_rank, mean_off_diagonal
 
 # Okabe and Ito's palette: distinct for colour-blind readers too
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#777777"
+BLACK = "#000000"
+STUDENT_TEACHER = "student with teacher"
+# More would not be told apart at the size of a card
+_CHANNELS_SHOWN, _CLASSES_SHOWN = 128, 10
 
 
 def pyplot() -> Any | None:
@@ -25,7 +26,15 @@ def pyplot() -> Any | None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
+    plt.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "axes.axisbelow": True,
+        }
+    )
     return plt
 
 
@@ -51,61 +60,128 @@ def draw_views(path: Path, views: Tensor, target: Tensor, mean: Any, std: Any, n
     _save(plt, figure, path)
 
 
-def draw_curves(path: Path, runs: dict[str, Path], teacher_top1: float | None) -> None:
-    """Accuracy of each run in ``runs`` (label to summary.csv) by epoch, and the loss parts of the last of them."""
+def draw_curves(path: Path, runs: dict[str, Path], teacher: dict[str, float]) -> None:
+    """Loss parts of the first of ``runs`` (label to summary.csv) by epoch, and top-1 and top-5 of all of them."""
     if (plt := pyplot()) is None:
         return
     tables = {label: _read(file) for label, file in runs.items()}
-    figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4))
-    for (label, rows), colour in zip(tables.items(), (GREY, BLUE) if len(tables) > 1 else (BLUE,), strict=False):
-        points = [(int(r["epoch"]) + 1, float(r["eval_top1"])) for r in rows if r.get("eval_top1")]
-        if points:
-            accuracy.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=label)
-    if teacher_top1 is not None:
-        accuracy.axhline(teacher_top1, color=ORANGE, linestyle="--", label="teacher")
-    accuracy.set(xlabel="epoch", ylabel="validation top-1 (%)", title="Accuracy")
-    accuracy.legend(frameon=False, loc="lower right")
-    rows = list(tables.values())[-1]
+    figure, axes = plt.subplot_mosaic([["loss", "loss"], ["top1", "top5"]], figsize=(9, 7), layout="constrained")
+    label, rows = next(iter(tables.items()))
     parts = [k for k in rows[0] if k.startswith("train_") and k.endswith("loss")] if rows else []
-    for part, colour in zip(parts, (BLUE, GREY, ORANGE, GREEN, PURPLE), strict=False):
+    styles = zip(parts, (BLUE, GREY, ORANGE, GREEN, PURPLE), ("-", "--", "-.", ":", (0, (8, 2))), strict=False)
+    for part, colour, line in styles:
         name = part.removeprefix("train_").replace("_", " ")
-        loss.plot([int(r["epoch"]) + 1 for r in rows], [float(r[part]) for r in rows], color=colour, label=name)
-    loss.set(xlabel="epoch", ylabel="training loss, unweighted parts", yscale="log", title="Loss")
-    loss.legend(frameon=False, fontsize=8)
-    _save(plt, figure, path)
-
-
-def draw_redundancy(path: Path, features: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Channel correlation and variance spectrum of each network's pooled features [N, C]; returns the figures shown."""
-    numbers = {}
-    for label, values in features.items():
-        correlation = channel_correlation(values)
-        numbers[label] = {
-            "effective_rank": round(effective_rank(values), 3),
-            "mean_abs_correlation": round(mean_off_diagonal(correlation), 4),
-            "channels": values.shape[1],
-        }
-    if (plt := pyplot()) is None:
-        _logger.warning("no pictures: pip install 'dccd-timm[plots]' brings matplotlib")
-        return numbers
-    figure, axes = plt.subplots(1, len(features) + 1, figsize=(4 * len(features) + 5, 4), layout="constrained")
-    image = None
-    for axis, (label, values) in zip(axes, features.items(), strict=False):
-        image = axis.imshow(channel_correlation(values), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        off = numbers[label]["mean_abs_correlation"]
-        axis.set(title=f"{label}\nmean |correlation| {off:.3f}", xlabel="channel", ylabel="channel")
-        axis.grid(False)
-    figure.colorbar(image, ax=list(axes[:-1]), label="channel correlation", shrink=0.8)
-    for (label, values), colour in zip(features.items(), (ORANGE, BLUE, GREY), strict=False):
-        shares = covariance_spectrum(values).clamp_min(1e-8)
-        rank = numbers[label]["effective_rank"]
-        axes[-1].plot(range(1, len(shares) + 1), shares, color=colour, label=f"{label}: effective rank {rank:.1f}")
-    axes[-1].set(
-        xlabel="principal direction", ylabel="share of variance", yscale="log", title="Spectrum of the features"
+        name = "loss (weighted sum)" if name == "loss" else name
+        epochs = [int(r["epoch"]) + 1 for r in rows]
+        axes["loss"].plot(epochs, [float(r[part]) for r in rows], color=colour, linestyle=line, label=name)
+    axes["loss"].set(
+        xlabel="epoch",
+        ylabel="training loss (parts without weights)",
+        yscale="log",
+        title=f"Loss and its parts: {label}",
     )
-    axes[-1].legend(frameon=False)
+    axes["loss"].legend(frameon=False)
+    for ticks in (axes["loss"].yaxis.set_major_formatter, axes["loss"].yaxis.set_minor_formatter):
+        ticks("{x:g}")
+    axes["loss"].yaxis.get_minor_locator().set_params(subs=(2, 5))
+    for metric, name in (("top1", "top-1"), ("top5", "top-5")):
+        for (label, rows), (colour, mark) in zip(tables.items(), ((BLUE, "o"), (GREY, "s")), strict=False):
+            points = [(int(r["epoch"]) + 1, float(r[f"eval_{metric}"])) for r in rows if r.get(f"eval_{metric}")]
+            if points:
+                axes[metric].plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=label)
+        if metric in teacher:
+            axes[metric].axhline(teacher[metric], color=ORANGE, linestyle="--", label="teacher")
+        axes[metric].set(xlabel="epoch", ylabel=f"validation {name} (%)", title=f"Accuracy, {name}")
+    figure.legend(*axes["top1"].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+    for axis in axes.values():
+        axis.xaxis.get_major_locator().set_params(integer=True)
     _save(plt, figure, path)
-    return numbers
+
+
+def draw_channels(path: Path, panels: dict[str, dict[str, Tensor]]) -> None:
+    """Correlation matrices as heat maps: a row of ``panels`` for what is correlated, a column for when.
+
+    Of wide networks the first channels are shown.
+    """
+    if (plt := pyplot()) is None:
+        return
+    columns = list(next(iter(panels.values())))
+    size = (9, 4.2 * len(panels))
+    figure, axes = plt.subplots(len(panels), len(columns), figsize=size, layout="constrained", squeeze=False)
+    for line, (what, matrices) in zip(axes, panels.items(), strict=True):
+        for axis, (when, matrix) in zip(line, matrices.items(), strict=True):
+            shown = matrix[:_CHANNELS_SHOWN, :_CHANNELS_SHOWN]
+            image = axis.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+            part = f" (first {_CHANNELS_SHOWN} of {len(matrix)})" if len(matrix) > _CHANNELS_SHOWN else ""
+            if what == STUDENT_TEACHER:
+                number = f"mean of the diagonal {float(matrix.diagonal().mean()):.2f}"
+                axis.set(xlabel=f"teacher channel{part}", ylabel="read from the student")
+            else:
+                number = f"mean |correlation| {mean_off_diagonal(matrix):.2f}"
+                axis.set(xlabel=f"student channel{part}", ylabel="student channel")
+            axis.set_title(f"{what}, {when} training\n{number}", fontsize=11)
+            axis.grid(False)
+    figure.colorbar(image, ax=axes, label="correlation (-1 ... 1)", shrink=0.6)
+    _save(plt, figure, path)
+
+
+def draw_redundancy(path: Path, features: dict[str, Tensor]) -> None:
+    """Spectrum of the covariance of each network's pooled features [N, C], with its effective rank."""
+    if (plt := pyplot()) is None:
+        return
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    styles = {"teacher": (ORANGE, "--"), "student before training": (GREEN, ":"), "student": (BLUE, "-")}
+    for label, values in features.items():
+        shares = 100 * covariance_spectrum(values)
+        kept = shares[shares > 1e-4]
+        colour, line = styles.get(label, (GREY, "-."))
+        rank = f"{label}: effective rank {effective_rank(values):.1f} of {values.shape[1]} channels"
+        axis.plot(range(1, len(kept) + 1), kept, color=colour, linestyle=line, label=rank)
+    axis.set(xlabel="principal direction of the pooled features (rank)", ylabel="share of the variance (%)",
+             yscale="log", title="Spectrum of the feature covariance")  # fmt: skip
+    axis.legend(frameon=False)
+    _save(plt, figure, path)
+
+
+def draw_classes(path: Path, found: dict[str, Any]) -> None:
+    """What ``evidence`` found about answers: agreement with the teacher, classes won and lost, pairs confused."""
+    if (plt := pyplot()) is None:
+        return
+    rows = found["per_class"]
+    many = len(rows) > 2 * _CLASSES_SHOWN
+    shown = sorted(rows, key=lambda row: row["change"])
+    shown = [*shown[:_CLASSES_SHOWN], *shown[-_CLASSES_SHOWN:]] if many else shown
+    pairs, outcomes = found["confused"], found["outcomes"]
+    heights = [1.8 if outcomes else 0.01, 0.28 * len(shown) + 0.8, 0.28 * len(pairs) + 0.8]
+    figure, axes = plt.subplots(3, 1, figsize=(9, sum(heights) + 1.5), height_ratios=heights, layout="constrained")
+    if outcomes:
+        bars = axes[0].barh(list(outcomes), list(outcomes.values()), color=BLUE)
+        axes[0].bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+        axes[0].invert_yaxis()
+        title = f"Student and teacher give the same answer to {found['agreement']:.1f} % of the images"
+        axes[0].set(xlim=(0, 105), xlabel="images (%)", title=title)
+    else:
+        axes[0].set_visible(False)
+    changes = [row["change"] for row in shown]
+    axes[1].barh(range(len(shown)), changes, color=[BLUE if c >= 0 else ORANGE for c in changes])
+    axes[1].set_yticks(range(len(shown)), [f"{row['name']} ({row['student']:.0f} %)" for row in shown], fontsize=9)
+    most = f", the {_CLASSES_SHOWN} most on either side" if many else ""
+    axes[1].axvline(0, color=BLACK, linewidth=0.8)
+    axes[1].set(xlabel=f"student - {found['reference']} (points of accuracy)",
+                title=f"Accuracy class by class (the student's in brackets){most}")  # fmt: skip
+    labels = [f"{pair['true']} taken for {pair['answer']}" for pair in pairs]
+    networks = [k for k in ("student", "control", "teacher") if pairs and k in pairs[0]]
+    for number, network in enumerate(networks):
+        colour, name = {"student": (BLUE, "student"), "control": (GREY, found["control"]),
+                        "teacher": (ORANGE, "teacher")}[network]  # fmt: skip
+        places = [k + 0.27 * (number - (len(networks) - 1) / 2) for k in range(len(pairs))]
+        axes[2].barh(places, [pair[network] for pair in pairs], height=0.25, color=colour, label=name)
+    axes[2].set_yticks(range(len(pairs)), labels, fontsize=9)
+    axes[2].invert_yaxis()
+    axes[2].set(xlabel="images of the true class (%)", title="Classes most often confused by the student")
+    if networks:
+        axes[2].legend(frameon=False, loc="lower right")
+    _save(plt, figure, path)
 
 
 def _read(file: Path) -> list[dict[str, str]]:

@@ -1,17 +1,28 @@
 """What a run tells: the start-up block, the closing table, report.json and the model card."""
 
+import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import timm
+from accelerate import Accelerator
+from timm.data import resolve_input_data_config
 from timm.utils import update_summary
 from torch import nn
 
+from dccd_timm import evidence, pictures
 from dccd_timm.batch import Progress
-from dccd_timm.pictures import draw_curves
-from dccd_timm.recipe import Recipe
+from dccd_timm.card import Card
+from dccd_timm.checkpoint import write_text
+from dccd_timm.data.build import build_eval_loader, open_split
+from dccd_timm.engine.accelerator import start_accelerator
+from dccd_timm.guard import guarded
+from dccd_timm.models.teacher import TimmTeacher, check_classes, load_teacher
+from dccd_timm.recipe import Recipe, UserError, load_recipe
+from dccd_timm.recipe.parse import OneLineParser
 
 _logger = logging.getLogger(__name__)
 
@@ -80,6 +91,12 @@ def describe(model_name: str | None, method: str | None, model: Any) -> dict[str
     return {"name": name, "method": method, "parameters_m": round(parameters_m(model), 4)}
 
 
+def other_student(method: str) -> str:
+    """What a control is called that was trained by ``method``."""
+    how = {"none": "without distillation", "logit": "by KD", "feature": "by feature distillation", "token": "by token"}
+    return f"student {how[method]}"
+
+
 def finished(folder: Path) -> dict[str, Any] | None:
     """The report of a run that came to its end, or None."""
     path = folder / "report" / "report.json"
@@ -103,61 +120,89 @@ def summarise(folder: Path, progress: Progress, metrics: dict[str, float], with_
     _logger.info("epoch %d  %s  %.0f views/s%s", progress.epoch + 1, shown, progress.views_per_second, judged)
 
 
-def close(folder: Path, recipe: Recipe, report: dict[str, Any]) -> None:
-    """Write report.json, curves and card, and print the table."""
+def close(folder: Path, report: dict[str, Any], against: Path | None = None) -> None:
+    """Write report.json, curves and card; the curve to compare with is that of the control, or of run ``against``."""
     (folder / "report").mkdir(exist_ok=True)
-    text = json.dumps(report, indent=2) + "\n"
-    (folder / "report" / "report.json").write_text(text, encoding="utf-8")
-    runs = {f"student, {report['method']}": folder / "summary.csv"}
+    write_text(folder / "report" / "report.json", json.dumps(report, indent=2) + "\n")
+    runs = {f"student ({report['method']})": folder / "summary.csv"}
     if control := report.get("control"):
-        runs = {f"control, {control['method']}": folder / "control" / "summary.csv", **runs}
-    draw_curves(folder / "report" / "curves.png", runs, report.get("teacher", {}).get("top1"))
-    _write_card(folder, recipe, report)
-    if "top1" in report["student"]:
-        print(closing_table(report))
-    print(f"  {folder / 'best'} holds the student: timm.create_model('local-dir:{folder / 'best'}', pretrained=True)")
-    print(f"  {folder / 'report'} holds its pictures and report.json", flush=True)
+        runs[control["label"]] = (against or folder / "control") / "summary.csv"
+    pictures.draw_curves(folder / "report" / "curves.png", runs, report.get("teacher", {}))
+    write_text(folder / "README.md", Card(folder, license=report.get("license")).text())
 
 
-def _write_card(folder: Path, recipe: Recipe, report: dict[str, Any]) -> None:
-    """README.md of the run: the model card, in its simple form."""
-    student, teacher = report["student"], report.get("teacher")
-    data = short_name(recipe.dataset) or "image folder"
-    card_data = ModelCardData(
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "knowledge-distillation", "dccd"],
-        model_name=folder.name,
-        eval_results=[
-            EvalResult(
-                task_type="image-classification",
-                dataset_type=data,
-                dataset_name=data,
-                metric_type="accuracy",
-                metric_value=round(student["top1"], 2),
-            )
-        ]
-        if "top1" in student
-        else None,
+def farewell(folder: Path, report: dict[str, Any]) -> None:
+    """Print the closing table, and where everything lies."""
+    lines = [closing_table(report)] if "top1" in report["student"] else []
+    lines.append(
+        f"  {folder / 'best'} holds the student: timm.create_model('local-dir:{folder / 'best'}', pretrained=True)"
     )
-    origin = f"distilled by {recipe.kd_distill_type} from {teacher['name']}" if teacher else "trained without a teacher"
-    table = f"```\n{closing_table(report)}\n```\n\n" if "top1" in student else ""
-    pictures = "\n".join(f"![{p.stem}](report/{p.name})" for p in sorted((folder / "report").glob("*.png")))
-    split = recipe.val_split or recipe.train_split
-    body = f"""---
-{card_data.to_yaml()}
----
-# {folder.name}
+    print("\n".join([*lines, f"  {folder / 'report'} holds its pictures and report.json"]), flush=True)
 
-A {student["name"]} ({student["parameters_m"]:.3f} M parameters), {origin}, trained with dccd-timm.
 
-{table}Epoch {report["best_epoch"] + 1} of {report["epochs"]}, the best by {recipe.eval_metric} on split {split}.
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw a finished run's report anew, beside another run when ``--against`` names one."""
 
-{pictures}
+    def story(arguments: Sequence[str]) -> None:
+        parser = OneLineParser("python -m dccd_timm.report", description=main.__doc__)
+        parser.add_argument("run", type=Path, help="a finished run's folder")
+        parser.add_argument("--against", type=Path, metavar="RUN2", help="a finished run on the same data")
+        given = parser.parse_args(arguments)
+        again(given.run, given.against)
 
-```python
-import timm
-model = timm.create_model("local-dir:best", pretrained=True).eval()
-```
-"""
-    ModelCard(body).save(folder / "README.md")
+    guarded(story, argv)
+
+
+def again(run: Path, against: Path | None) -> dict[str, Any]:
+    """Look at the exported student once more, with its teacher and control, or with the student of run ``against``.
+
+    Raises:
+        UserError: for a folder without a finished run, or runs that cannot be compared.
+    """
+    report, recipe = _told(run)
+    if control := (finished(run / "control") or {}).get("student"):
+        report["control"] = control | {"label": other_student(control["method"])}
+    if against is not None:
+        other, theirs = _told(against)
+        if (theirs.dataset, theirs.data_dir, theirs.val_split) != (recipe.dataset, recipe.data_dir, recipe.val_split):
+            raise UserError(f"{run} and {against} were judged on different data: nothing to compare")
+        report["control"] = other["student"] | {"label": f"{against.name} ({other['method']})"}
+    accelerator = start_accelerator(dataclasses.replace(recipe, log_with="none"))
+    if recipe.val_split:
+        student: Any = reload(run / "best", accelerator)
+        classes: int = student.num_classes
+        config = resolve_input_data_config(student)
+        networks: dict[str, Any] = {"student": student}
+        models = {}
+        if recipe.kd_model_name:
+            models["teacher"] = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, classes)
+        if report.get("control"):
+            models["control"] = reload((against or run / "control") / "best", accelerator)
+            check_classes(models["control"], classes, str(against))
+        for word, model in models.items():  # whatever normalisation and size they want
+            judge = TimmTeacher(model, config["mean"], config["std"], config["input_size"])
+            networks[word] = judge.to(accelerator.device)
+        split = open_split(recipe, recipe.val_split, is_training=False)
+        loader = build_eval_loader(recipe, split, config, classes, accelerator.device)
+        label = report.get("control", {}).get("label", "")
+        report |= evidence.gather(recipe, run / "report", networks, loader, split.names, accelerator, label)
+    close(run, report, against)
+    farewell(run, report)
+    return report
+
+
+def _told(run: Path) -> tuple[dict[str, Any], Recipe]:
+    """Report and settings of a finished run."""
+    report = finished(run)
+    if report is None or not (run / "best" / "config.json").is_file():
+        raise UserError(f"{run} holds no finished run: it has no report/report.json or no best/")
+    return report, load_recipe(["-c", str(run / "args.yaml")])
+
+
+def reload(path: Path, accelerator: Accelerator) -> nn.Module:
+    """The exported student, as anyone would load it."""
+    return timm.create_model(f"local-dir:{path}", pretrained=True).to(accelerator.device).eval()
+
+
+if __name__ == "__main__":
+    main()

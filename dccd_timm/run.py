@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import timm
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from timm.utils import distribute_bn, unwrap_model
 from torch import nn
 
-from dccd_timm import checkpoint, pictures, report
+from dccd_timm import checkpoint, hub, pictures, report
 from dccd_timm.assemble import Data, Pieces, assemble
 from dccd_timm.batch import Progress
 from dccd_timm.data.build import open_split
@@ -27,15 +26,13 @@ from dccd_timm.engine.stop import StopSignals
 from dccd_timm.engine.trackers import start_trackers, stop_trackers
 from dccd_timm.engine.train import Start
 from dccd_timm.engine.train import train as train_epochs
-from dccd_timm.evaluate import evaluate, pooled_features
+from dccd_timm.evaluate import evaluate
+from dccd_timm.finish import better_weights, ema_is_judged, finish, gain, hardware, push_so_far
 from dccd_timm.folder import begin, lock, restarted, run_folder, unlock
 from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe, UserError
 
 _logger = logging.getLogger(__name__)
-
-# Images whose pooled features measure redundancy
-_FEATURE_IMAGES = 2048
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -45,8 +42,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
         UserError: for every mistake of settings, data or surroundings.
     """
     accelerator = start_accelerator(recipe)
-    place = Path(recipe.output)
+    place, target = Path(recipe.output), hub.Target.of(recipe)
     with all_together(lambda error: explain(error, recipe, place)):
+        if target and accelerator.is_main_process:
+            hub.check(target)  # now, and not after a week
         train_split = open_split(recipe, recipe.train_split, is_training=True)
         data = Data(train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None)
         place = run_folder(recipe, accelerator)
@@ -54,13 +53,18 @@ def train(recipe: Recipe) -> dict[str, Any]:
         if recipe.dccd_control:
             control = report.finished(place / "control") if recipe.resume or restarted() else None
             if control is None:
-                settings = dataclasses.replace(recipe, kd_distill_type=recipe.dccd_control, dccd_control=None)
+                settings = dataclasses.replace(
+                    recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
+                    hub_revision=None, hub_interval=0, hub_license=None,
+                )  # fmt: skip
                 control = train_one(settings, data, place / "control", accelerator, None)
                 accelerator.free_memory()
         result = train_one(recipe, data, place, accelerator, control)
         accelerator.free_memory()
         gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
         accelerator.end_training()
+    if target and accelerator.is_main_process:  # behind everything else: a push that fails leaves a finished run
+        hub.push(place, target)
     return result
 
 
@@ -130,30 +134,34 @@ def train_one(
             save(progress, complete=False)
             signals.leave(folder)
         metric = metrics.get(recipe.eval_metric) if pieces.val is not None else progress.losses["loss"]
-        better = metric is not None and (best is None or _gain(recipe, pieces, metric, best["metric"]) > 0)
+        better = metric is not None and (best is None or gain(recipe, pieces, metric, best["metric"]) > 0)
         if better:
-            best = {"epoch": progress.epoch, "metric": metric}
+            best = {"epoch": progress.epoch, "metric": metric, "metrics": metrics}
         if scheduler is not None:
             scheduler.step(progress.epoch + 1, metric)
         if main:
             note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": progress.epoch, **metrics}}
-            student: nn.Module = task.get_eval_model(ema=_ema_is_judged(recipe))
+            student: nn.Module = task.get_eval_model(ema=ema_is_judged(recipe))
             for word in ("last", "best") if better else ("last",):
                 checkpoint.export(student, folder / word, pieces.data_config, data.train.names, note)
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
+            if best and recipe.hub_interval and (progress.epoch + 1) % recipe.hub_interval == 0 and not progress.stop:
+                push_so_far(recipe, pieces, folder, best, progress.epoch + 1, num_epochs)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         save(progress, complete=True)
         if progress.stop:
             signals.leave(folder)
     signals.close()
+    loader.close()
     stop_trackers(accelerator)
+    weights, best = better_weights(recipe, data, pieces, folder, accelerator, best, num_epochs - 1)
     result = dict(
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
-        best_epoch=best["epoch"] if best else None, skipped_updates=skipped_updates, skipped_images=loader.skips.count,
-        skipped_first=loader.skips.names[:20],
+        best_epoch=best["epoch"] if best else None, weights=weights, license=recipe.hub_license,
+        skipped_updates=skipped_updates, skipped_images=loader.skips.count, skipped_first=loader.skips.names[:20],
     )  # fmt: skip
-    result = _finish(recipe, data, pieces, folder, accelerator, result, control)
+    result = finish(recipe, data, pieces, folder, accelerator, result, control)
     if held:
         unlock(held)
     return result
@@ -185,65 +193,10 @@ def _validate(
     pieces: Pieces, accelerator: Accelerator, recipe: Recipe, stopping: Callable[[], bool]
 ) -> dict[str, float] | None:
     """Metrics of the student, or of its average when there is one, as timm's train.py reports them."""
-    model: nn.Module = pieces.task.get_eval_model(ema=_ema_is_judged(recipe))
+    model: nn.Module = pieces.task.get_eval_model(ema=ema_is_judged(recipe))
     assert pieces.val is not None
     evaluator = pieces.task.create_evaluator()
     return evaluate(model, pieces.val, accelerator, evaluator, channels_last=recipe.channels_last, stopping=stopping)
-
-
-def _finish(
-    recipe: Recipe, data: Data, pieces: Pieces, folder: Path, accelerator: Accelerator, result: dict[str, Any],
-    control: dict[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """Judge the exported best student, reloaded by timm alone, beside its teacher; write report, pictures and card."""
-    accelerator.wait_for_everyone()
-    result["seconds"] = round(result["seconds"], 1)
-    best = _reload(folder / "best", accelerator)
-    teacher = None
-    if pieces.val is not None:
-        evaluators = pieces.task.create_evaluator(), pieces.task.create_evaluator()
-        metrics = evaluate(
-            best, pieces.val, accelerator, evaluators[0], pieces.judge, evaluators[1], recipe.channels_last
-        )
-        assert metrics is not None
-        teacher = {k.removeprefix("teacher_"): v for k, v in metrics.items() if k.startswith("teacher_")}
-        result["student"] = {k: v for k, v in metrics.items() if not k.startswith("teacher_")}
-    else:
-        result["student"] = {}
-    result["student"] |= report.describe(recipe.model, recipe.kd_distill_type, best)
-    if pieces.judge is not None:
-        result["teacher"] = (teacher or {}) | report.describe(recipe.kd_model_name, None, pieces.judge.model)
-    if control:
-        result["control"] = control["student"]
-    if pieces.val is not None and accelerator.is_main_process:
-        networks: dict[str, Any] = {"teacher": pieces.judge, "student": best}
-        if control:
-            networks["control"] = _reload(folder / "control" / "best", accelerator)
-        features = {
-            label: pooled_features(model, pieces.val, _FEATURE_IMAGES)
-            for label, model in networks.items()
-            if model is not None
-        }
-        result["redundancy"] = pictures.draw_redundancy(folder / "report" / "redundancy.png", features)
-    if accelerator.is_main_process:
-        report.close(folder, recipe, result)
-    accelerator.wait_for_everyone()
-    return result
-
-
-def _reload(path: Path, accelerator: Accelerator) -> nn.Module:
-    """The exported student, as anyone would load it."""
-    return timm.create_model(f"local-dir:{path}", pretrained=True).to(accelerator.device).eval()
-
-
-def _ema_is_judged(recipe: Recipe) -> bool:
-    return recipe.model_ema and not recipe.model_ema_force_cpu
-
-
-def _gain(recipe: Recipe, pieces: Pieces, metric: float, best: float) -> float:
-    """How much better ``metric`` is; without validation it is the training loss."""
-    lower_is_better = pieces.val is None or recipe.eval_metric == "loss"
-    return best - metric if lower_is_better else metric - best
 
 
 def _updates_per_epoch(recipe: Recipe, loader: TrainLoader) -> int:
@@ -256,7 +209,7 @@ def _facts(recipe: Recipe, data: Data, pieces: Pieces, accelerator: Accelerator)
         world=accelerator.num_processes, images=data.train.num_samples, classes=pieces.student.num_classes,
         input_size=pieces.data_config["input_size"], updates_per_epoch=_updates_per_epoch(recipe, pieces.loader),
         lr=learning_rate(recipe, accelerator.num_processes), device=accelerator.device,
-        precision={"fp16": "amp float16", "bf16": "amp bfloat16"}.get(accelerator.mixed_precision, "float32"),
+        precision=hardware(accelerator)["precision"],
         gmacs=_gmacs(pieces),
     )  # fmt: skip
 

@@ -84,9 +84,10 @@ def folders(tmp_path_factory):
 
 
 def run_program(*arguments, program="train.py", cwd=ROOT, env=None, timeout=300):
-    """Run a program in a process of its own."""
+    """Run a program, or a module of ours given as ``-m NAME``, in a process of its own."""
+    which = program.split() if program.startswith("-m ") else [str(ROOT / program)]
     return subprocess.run(
-        [sys.executable, str(ROOT / program), *map(str, arguments)],
+        [sys.executable, *which, *map(str, arguments)],
         cwd=cwd, capture_output=True, text=True, timeout=timeout,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **(env or {})},
     )  # fmt: skip

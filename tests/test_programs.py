@@ -46,7 +46,9 @@ def test_a_run_leaves_what_it_promises(finished):
         assert (run / part).is_file() and (run / "control" / part).is_file()
     for word in ("last", "best"):
         assert {p.name for p in (run / word).iterdir()} == {"model.safetensors", "config.json"}
-    assert {p.name for p in (run / "report").glob("*.png")} == {"views.png", "curves.png", "redundancy.png"}
+    assert {p.name for p in (run / "report").glob("*.png")} == {
+        f"{name}.png" for name in ("views", "curves", "channels", "redundancy", "classes")
+    }
     table = rows(run / "summary.csv")
     assert [int(r["epoch"]) for r in table] == [0, 1, 2]
     parts = ["train_loss", "train_task_loss", "train_kd_loss", "train_contrast_loss", "train_difference_loss"]

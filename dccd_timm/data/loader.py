@@ -1,7 +1,7 @@
 """Loaders of one rank: endless batches in training, with a position to go on from; each image once in evaluation."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from typing import Any
 
@@ -121,7 +121,7 @@ class TrainLoader:
         self.source, self.loader, self.batches_per_epoch, self.prepare = source, loader, batches, prepare
         self.skips, self.layout, self.given = skips, layout, start
         self.position: dict[str, Any] = position or {"turn": 0, "places": {}}
-        self._batches: Iterator[Batch] | None = None
+        self._batches: Generator[Batch] | None = None
         self._first: Batch | None = None
 
     def peek(self) -> Batch:
@@ -142,11 +142,16 @@ class TrainLoader:
             yield batch
             batch = next(self._batches)
 
+    def close(self) -> None:
+        """End the workers. Left to the garbage collector, their queues may go first: each then takes 5 seconds."""
+        if self._batches is not None:
+            self._batches.close()
+
     def state(self) -> dict[str, Any]:
         """Where the batch that was given last ends, for :func:`build_train_loader` to go on from; JSON."""
         return {"layout": self.layout, "given": self.given, **self.position}
 
-    def _endless(self) -> Iterator[Batch]:
+    def _endless(self) -> Generator[Batch]:
         numbers = count(self.given)
         while True:
             empty = True

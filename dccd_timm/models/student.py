@@ -8,7 +8,7 @@ from timm.data import resolve_input_data_config
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from dccd_timm.models.create import create_sized, one_line
+from dccd_timm.models.create import checkpoint_file, create_sized, one_line, origin
 from dccd_timm.recipe import Recipe, UserError
 
 
@@ -38,7 +38,7 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
         global_pool=recipe.gp,
         bn_momentum=recipe.bn_momentum,
         bn_eps=recipe.bn_eps,
-        checkpoint_path=recipe.initial_checkpoint or None,
+        checkpoint_path=checkpoint_file(recipe.initial_checkpoint, "--initial-checkpoint") or None,
         **pretrained,
     )
     _initialise_head(model, recipe)
@@ -51,6 +51,17 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
     preprocessing = {key: data_config[key] for key in ("mean", "std", "crop_pct")}
     model.pretrained_cfg = dict(model.pretrained_cfg, **preprocessing)
     return model, data_config
+
+
+def started_from(recipe: Recipe, student: Any) -> dict[str, Any] | None:
+    """What the student's first weights were, as :func:`origin` tells it; None when they were drawn."""
+    if recipe.initial_checkpoint:
+        if recipe.initial_checkpoint.startswith(("hf-hub:", "hf_hub:")):
+            return origin(recipe.initial_checkpoint, student) | {"license": None}
+        return {"name": "a checkpoint of its author's"}
+    if recipe.pretrained_path:
+        return {"name": "a checkpoint of its author's"}
+    return origin(recipe.model, student) if recipe.pretrained else None
 
 
 def _initialise_head(model: Any, recipe: Recipe) -> None:

@@ -152,6 +152,7 @@ _OFF_ERASE = (lambda v: v["reprob"] == 0, "reprob is 0")
 _OFF_AUG = (lambda v: v["no_aug"], "no_aug switches augmentation off")
 _OFF_WANDB = (lambda v: v["log_with"] != "wandb", "log_with is not wandb")
 _OFF_PROJECT = (lambda v: v["log_with"] not in ("wandb", "trackio"), "log_with is neither wandb nor trackio")
+_OFF_HUB = (_without("push_to_hub"), "push_to_hub is not set")
 _OFF_VALIDATION = (_without("val_split"), "val_split is empty")
 
 Rule = tuple[Callable[[Values], bool], str]
@@ -208,6 +209,10 @@ _DEAD: dict[str, tuple[Rule, ...]] = {
     "wandb_project": (_OFF_PROJECT,),
     "wandb_tags": (_OFF_WANDB,),
     "wandb_resume_id": (_OFF_WANDB,),
+    "hub_public": (_OFF_HUB,),
+    "hub_revision": (_OFF_HUB,),
+    "hub_interval": (_OFF_HUB,),
+    "hub_license": (_OFF_HUB,),
     "val_interval": (_OFF_VALIDATION,),
     "validation_batch_size": (_OFF_VALIDATION,),
     "eval_metric": (_OFF_VALIDATION,),

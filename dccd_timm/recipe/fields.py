@@ -38,6 +38,7 @@ _optim: _Group = partial(option, group="Optimizer")
 _sched: _Group = partial(option, group="Learning rate schedule")
 _aug: _Group = partial(option, group="Augmentation and regularization")
 _run: _Group = partial(option, group="Run")
+_hub: _Group = partial(option, group="Hugging Face Hub")
 _device: _Group = partial(option, group="Device and precision")
 
 
@@ -234,6 +235,12 @@ class Recipe:
     wandb_project: str | None = _run(None, "project of the W&B or trackio run (default: dccd-timm)")
     wandb_tags: tuple[str, ...] = _run((), "tags of the W&B run")
     wandb_resume_id: str = _run("", "id of the W&B run to continue")
+
+    push_to_hub: str | None = _hub(None, "push the student with its card and pictures to owner/name at the end")
+    hub_public: bool = _hub(False, "make a new repository public (default: private)")
+    hub_revision: str | None = _hub(None, "branch to push to; made when there is none")
+    hub_interval: int = _hub(0, "also push the best student so far every N epochs, if above 0", low=0)
+    hub_license: str | None = _hub(None, "license of the card (default: that of what the student was made from)")
 
     device: str = _device("cuda", "cpu forces the CPU; else accelerate takes the best device there is")
     amp: bool = _device(False, "mixed precision")

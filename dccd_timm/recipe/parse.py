@@ -15,10 +15,11 @@ from dccd_timm.recipe.foreign import ForeignFlag
 _logger = logging.getLogger(__name__)
 
 
-class _OneLineParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, without the usage of 190 flags."""
 
     def error(self, message: str) -> NoReturn:
+        """Let the program say it."""
         raise UserError(message)
 
 
@@ -42,7 +43,7 @@ class Grammar:
 
     def parser(self) -> argparse.ArgumentParser:
         """The command line; values stay text until :meth:`typed` reads them."""
-        parser = _OneLineParser(
+        parser = OneLineParser(
             prog=self.prog,
             usage=self.usage,
             description=self.description,
