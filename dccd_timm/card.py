@@ -198,13 +198,17 @@ class Card:
         name = f"hf-hub:{self.repo_id}" if self.repo_id else "local-dir:best"
         mode = {1: "L", 3: "RGB"}.get(self.config["pretrained_cfg"]["input_size"][0], "RGB")
         labels = 'labels = model.pretrained_cfg["label_names"]\n' if "label_names" in self.config else ""
+        # the benchmark's small networks are no part of timm
+        ours = (
+            "import dccd_timm.models  # has the network\n" if self.config["architecture"].startswith("cifar_") else ""
+        )
         shown = "labels[i]" if labels else "i"
         return f"""## Use
 
 ```python
 import timm
 import torch
-from PIL import Image
+{ours}from PIL import Image
 
 model = timm.create_model("{name}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))

@@ -43,7 +43,10 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
     )
     _initialise_head(model, recipe)
     if recipe.grad_checkpointing:
-        model.set_grad_checkpointing(enable=True)
+        try:
+            model.set_grad_checkpointing(enable=True)
+        except (AssertionError, AttributeError) as error:
+            raise UserError(f"{recipe.model} has no gradient checkpointing: drop --grad-checkpointing") from error
     try:
         data_config = resolve_input_data_config(model, args=vars(recipe))
     except (ValueError, AssertionError) as error:

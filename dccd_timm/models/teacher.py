@@ -1,5 +1,6 @@
 """The frozen teacher: loaded with its own head, put to sleep at birth, fed as it was trained."""
 
+import argparse
 import contextlib
 import difflib
 from collections.abc import Sequence
@@ -69,7 +70,8 @@ def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: 
         )
     check_name(name, role)
     try:
-        state = load_state_dict(checkpoint, use_ema=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain options, which older programs saved along
+            state = load_state_dict(checkpoint, use_ema=True)
     except Exception as error:  # torch, safetensors and zip readers each raise their own kinds on a bad file
         raise UserError(f"teacher checkpoint {checkpoint} cannot be read: {one_line(error)}") from error
     in_chans, head_classes = _shape_of_checkpoint(name, state)
@@ -80,7 +82,8 @@ def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: 
         )
     model = create(name, role, pretrained=False, num_classes=head_classes or num_classes, in_chans=in_chans)
     try:
-        load_checkpoint(model, checkpoint, use_ema=True, strict=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            load_checkpoint(model, checkpoint, use_ema=True, strict=True)
     except RuntimeError as error:
         raise UserError(f"teacher checkpoint {checkpoint} does not fit {name}: {one_line(error)}") from error
     return model
