@@ -49,6 +49,8 @@ class CifarNet(nn.Module):
     def _finish(self) -> None:
         """Draw initial weights, once all layers are there."""
         self._set_classifier(self._linear(self.num_classes))
+        stem: Any = self.get_submodule(self.first_conv)
+        self.in_chans = stem.in_channels  # where timm looks for it
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

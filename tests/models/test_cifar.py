@@ -5,6 +5,7 @@ import argparse
 import pytest
 import timm
 import torch
+from timm.models import get_model_input_config
 from torch.nn import functional as F
 
 from dccd_timm import DCCDTask
@@ -66,6 +67,7 @@ def test_sizes_and_maps_are_those_of_the_table(name):
 def test_other_classes_and_channels(name):
     model = timm.create_model(f"cifar_{name}", num_classes=7, in_chans=1)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
+    assert get_model_input_config(model)["input_size"] == (1, 32, 32)
     model.reset_classifier(3)
     assert model.num_classes == 3 and model(torch.randn(2, 1, 32, 32)).shape == (2, 3)
     assert timm.create_model(f"cifar_{name}", num_classes=0)(torch.randn(2, 3, 32, 32)).shape[1] == model.num_features
