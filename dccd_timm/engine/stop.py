@@ -1,4 +1,4 @@
-"""Signals of a scheduler that wants its machine back: finish the update, save, leave with a code of its own."""
+"""Signals of a scheduler that wants its machine back, or of a user: finish the update, save, leave with a code."""
 
 import ctypes
 import logging
@@ -22,11 +22,13 @@ def end_with_parent() -> None:
 
 
 class StopSignals:
-    """Listens for SIGTERM and SIGUSR1; the second one ends the process at once."""
+    """Listens for SIGTERM, SIGUSR1 and Ctrl-C; the second one ends the process at once."""
 
     def __init__(self) -> None:
         self.number = 0
-        self.before: dict[int, Any] = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1)}
+        self.before: dict[int, Any] = {
+            n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+        }
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
@@ -40,11 +42,11 @@ class StopSignals:
         """End the process; the state is saved.
 
         Raises:
-            SystemExit: with code 75, for schedulers that requeue by code.
+            SystemExit: with code 75, for schedulers that requeue by code; 130 after Ctrl-C.
         """
         name = signal.Signals(self.number).name if self.number else "another rank was told to stop"
         _logger.warning("%s: saved; go on with --resume %s", name, folder)
-        raise SystemExit(REQUEUE)
+        raise SystemExit(130 if self.number == signal.SIGINT else REQUEUE)
 
     def close(self) -> None:
         """Give the signals back."""
