@@ -159,6 +159,7 @@ class Card:
         method = {"dccd": "DCCD", "logit": "KD on logits", "feature": "KD on features", "token": "KD by token"}
         if self.teacher and self.report["method"] != "none":
             how = f"It was {begun} and distilled by {method[self.report['method']]} from {_link(self.teacher)}"
+            how += f" ({self.teacher['parameters_m']:.3f} M parameters)"
         else:
             how = f"It was {begun} without a teacher"
         return f"{first} {how}, with dccd-timm; plain timm loads it."
@@ -276,6 +277,8 @@ def _short(value: Any) -> str:
 def _citation(teacher: dict[str, Any] | None) -> str:
     of_teacher = f"\n\nThe teacher: {_link(teacher)}." if teacher else ""
     return f"""## Citation
+
+DCCD's formulas are dccd-timm's reading of the paper's abstract.
 
 ```bibtex
 @article{{liu2024dccd,
