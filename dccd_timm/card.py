@@ -41,10 +41,9 @@ class Card:
         settings = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         self.student, self.teacher = self.report["student"], self.report.get("teacher")
         architectures = {"model": self.config["architecture"]}
-        pins = {}
-        for key, network in (("model", self.student), ("kd_model_name", self.teacher or {})):
-            if commit := network.get("commit"):
-                pins[key] = commit
+        start, teacher = self.student.get("start") or {}, self.teacher or {}
+        made_of = {"model": start, "initial_checkpoint": start, "kd_model_name": teacher}
+        pins = {key: network["commit"] for key, network in made_of.items() if "commit" in network}
         if self.teacher:
             architectures["kd_model_name"] = self.teacher["name"]
         self.dataset = hub_data(settings.get("dataset") or "")

@@ -69,9 +69,12 @@ def test_license_is_chosen_or_the_strictest_source(run, caplog, theirs, chosen, 
     assert ("No license is stated" in card.text()) is (license is None)
 
 
-def test_a_revision_of_the_teacher_is_pinned_in_the_recipe(run):
-    folder = run(flags=["--kd-model-name", "hf-hub:bob/teacher"], teacher={"hub_id": "bob/teacher", "commit": "c" * 40})
-    assert yaml.safe_load(Card(folder, "alice/student").recipe())["kd_model_name"] == f"hf-hub:bob/teacher@{'c' * 40}"
+def test_what_came_from_the_hub_is_pinned_in_the_recipe(run):
+    teacher, start = ({"name": n, "hub_id": n, "commit": c * 40} for n, c in (("bob/teacher", "c"), ("eve/start", "d")))
+    flags = ["--kd-model-name", "hf-hub:bob/teacher", "--model", "hf-hub:eve/start", "--pretrained"]
+    recipe = yaml.safe_load(Card(run(start, teacher, flags), "alice/student").recipe())
+    assert recipe["kd_model_name"] == f"hf-hub:bob/teacher@{'c' * 40}"
+    assert recipe["model"] == f"hf-hub:eve/start@{'d' * 40}"
 
 
 def test_words_cannot_break_the_front_matter(run):

@@ -35,6 +35,11 @@ def hub(tmp_path_factory):
     hub.stop()
 
 
+@pytest.fixture(autouse=True)
+def no_faults_left(hub):
+    hub.faults.clear()
+
+
 @pytest.fixture(scope="session")
 def flags(parquet, teacher):
     return [
@@ -100,6 +105,7 @@ def test_nothing_private_is_published(hub, finished):
 
 
 def test_the_token_goes_to_the_hub_alone(hub, finished):
+    assert any("/commit/" in entry[0] and entry[3] for entry in hub.log)
     others = [entry for entry in hub.log if "/_lfs/" in entry[0] or "/_cdn/" in entry[0] or "localhost" in entry[2]]
     assert all(entry[3] in (None, "Bearer xet") for entry in others)
 
@@ -159,6 +165,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failed_push_is_one_line_and_a_second_one_completes(hub, finished, client, fault, tmp_path):
+    if fault == "no answer" and client.xet:
+        pytest.skip("the same client asks")
     match, what, cause = FAULTS[fault]
     run = finished[0]
     if fault == "upload cut":  # other weights, or there is nothing to upload
@@ -169,11 +177,10 @@ def test_a_failed_push_is_one_line_and_a_second_one_completes(hub, finished, cli
         safetensors.torch.save_file(weights, run / "best/model.safetensors")
     before = fingerprint(run)
     name = f"alice/{fault.replace(' ', '-')}-{'xet' if client.xet else 'lfs'}"
-    hub.forget()
     hub.fail(match, times=1000, **what)
     words = (cause,) if fault == "no answer" else (cause, str(run / "best"), f"`dccd-push {run} {name}`")
     assert_failed(client.push(run, name, token=WRITE), *words)
-    hub.forget()
+    hub.faults.clear()
     done = client.push(run, name, token=WRITE)
     assert done.code == 0, done.text
     assert set(hub.files(name)) == PUBLISHED
@@ -185,7 +192,6 @@ def test_a_failed_push_is_one_line_and_a_second_one_completes(hub, finished, cli
 
 def test_a_short_fault_is_waited_for(hub, finished, client):
     name = f"alice/short-{'xet' if client.xet else 'lfs'}"
-    hub.forget()
     hub.fail(r"POST /api/repos/create", times=1, status=503)
     hub.fail(r"POST .*/commit/", times=1, status=503)
     assert client.push(finished[0], name, token=WRITE).code == 0
@@ -197,7 +203,6 @@ def test_a_short_fault_is_waited_for(hub, finished, client):
 
 def test_tokens_names_and_folders(hub, finished, client, tmp_path):
     run, repos = finished[0], set(hub.repos)
-    hub.forget()
     for token, name, words in (
         (None, "alice/new", ("no token", "hf auth login")),
         ("hf_wrong", "alice/new", ("token is not valid",)),
@@ -265,6 +270,24 @@ def test_validate_gives_the_cards_number(hub, finished, parquet, tmp_path):
     assert round(json.loads(done.stdout.split("--result\n")[1])["top1"], 2) == value
 
 
+def test_student_start_and_teacher_come_from_the_hub(hub, finished, parquet, tmp_path):
+    done = run_program(
+        "--dataset", f"hfids/{parquet}", "--val-split", "test", "--model", "hf-hub:alice/student@main", "--pretrained",
+        "--kd-model-name", "hf-hub:alice/student", "--kd-distill-type", "dccd", "-b", 16, "-j", 0, "--epochs", 1,
+        "--warmup-epochs", 0, "--lr", 0, "--output", tmp_path, "--experiment", "r", env=hub.environment(tmp_path, READ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
+    commit = hub.repos["alice/student"]["refs"]["refs/heads/main"]
+    assert report["student"]["start"]["commit"] == report["teacher"]["commit"] == commit
+    front = yaml.safe_load((tmp_path / "r" / "README.md").read_text().split("---")[1])
+    assert front["base_model"] == front["teacher"] == "alice/student"
+    ours, theirs = (
+        safetensors.torch.load_file(p / "best" / "model.safetensors") for p in (tmp_path / "r", finished[0])
+    )
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items() if name.endswith("weight"))
+
+
 PULL = """
 from dccd_timm.guard import guarded
 from dccd_timm.models.create import checkpoint_file, create
@@ -277,7 +300,6 @@ guarded(story, [name])
 
 def test_pull_by_revision_from_an_old_cache_and_what_is_not_there(hub, finished, client):
     name = f"alice/pull-{'xet' if client.xet else 'lfs'}"
-    hub.forget()
     assert client.push(finished[0], name, token=WRITE).code == 0
     repo = hub.repos[name]
     repo["refs"]["refs/tags/v1"] = repo["refs"]["refs/heads/main"]
@@ -296,7 +318,6 @@ def test_pull_by_revision_from_an_old_cache_and_what_is_not_there(hub, finished,
     assert done.code == 0 and "could not be asked" in done.text and commit[:12] in done.text
     done = client.do(PULL, READ, name=f"hf-hub:{name}@{commit}")
     assert done.code == 0 and "could not be asked" not in done.text  # a commit does not grow old
-    hub.forget()
 
 
 def test_the_report_is_drawn_again_beside_another_run(finished, teacher, client, tmp_path):
