@@ -13,6 +13,7 @@ from dccd_timm.recipe.public import changed_settings, hub_data, public_settings,
 _logger = logging.getLogger(__name__)
 
 _PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
+_WEIGHTS = {"ema": ", averaged weights (EMA)", "raw": ", plain weights (better than their EMA)"}
 _PICTURES = {
     "curves": "Validation accuracy and the parts of the training loss by epoch.",
     "channels": "Correlation between channels of the pooled features, before and after training; below, how well each"
@@ -98,7 +99,7 @@ class Card:
         """The front matter."""
         dataset = self.dataset
         split = self.settings.get("val_split") or None
-        tags = ["image-classification", "timm", "transformers"]
+        tags = ["image-classification", "timm", *([] if self._is_ours() else ["transformers"])]
         more: dict[str, Any] = {}
         if self.teacher:
             source = self.teacher.get("hub_id") or self.teacher["name"]
@@ -161,7 +162,10 @@ class Card:
             how += f" ({self.teacher['parameters_m']:.3f} M parameters)"
         else:
             how = f"It was {begun} without a teacher"
-        return f"{first} {how}, with dccd-timm; plain timm loads it."
+        return f"{first} {how}, with dccd-timm{'' if self._is_ours() else '; plain timm loads it'}."
+
+    def _is_ours(self) -> bool:
+        return self.config["architecture"].startswith("cifar_")
 
     def _table(self) -> str:
         if "top1" not in self.student:
@@ -183,7 +187,7 @@ class Card:
         split = self.settings.get("val_split")
         chosen = (
             f"Measured on the split `{split}`, which also chose the epoch: {self.report['best_epoch'] + 1} of"
-            f" {self.report['epochs']}{_weights(self.report)}. One run, seed {self.settings['seed']}."
+            f" {self.report['epochs']}{_WEIGHTS.get(self.report.get('weights') or '', '')}. One run, seed {self.settings['seed']}."
         )
         if not self.report.get("complete", True):
             chosen += " **The training still goes on.**"
@@ -199,9 +203,7 @@ class Card:
         mode = {1: "L", 3: "RGB"}.get(self.config["pretrained_cfg"]["input_size"][0], "RGB")
         labels = 'labels = model.pretrained_cfg["label_names"]\n' if "label_names" in self.config else ""
         # the benchmark's small networks are no part of timm
-        ours = (
-            "import dccd_timm.models  # has the network\n" if self.config["architecture"].startswith("cifar_") else ""
-        )
+        ours = "import dccd_timm.models  # has the network\n" if self._is_ours() else ""
         shown = "labels[i]" if labels else "i"
         return f"""## Use
 
@@ -255,12 +257,6 @@ Again, in one command, with dccd-timm installed:
         if self.license is None:
             lines.append("- No license is stated: ask its author before you use it.")
         return "## Limits\n\n" + "\n".join(lines)
-
-
-def _weights(report: dict[str, Any]) -> str:
-    return {"ema": ", averaged weights (EMA)", "raw": ", plain weights (better than their EMA)"}.get(
-        report.get("weights", ""), ""
-    )
 
 
 def _link(network: dict[str, Any]) -> str:

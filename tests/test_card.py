@@ -85,3 +85,12 @@ def test_words_cannot_break_the_front_matter(run):
 def test_a_run_that_goes_on_says_so(run):
     assert "still goes on" in Card(run(complete=False), "alice/student").text()
     assert "still goes on" not in Card(run(), "alice/student").text()
+
+
+def test_a_network_that_timm_does_not_have_is_not_said_to_be_timms(run):
+    folder = run()
+    config = json.loads((folder / "best/config.json").read_text()) | {"architecture": "cifar_resnet8x4"}
+    (folder / "best/config.json").write_text(json.dumps(config))
+    card = Card(folder, "alice/student")
+    assert "import dccd_timm.models" in card.text() and "plain timm loads it" not in card.text()
+    assert "transformers" not in front(card)["tags"]
