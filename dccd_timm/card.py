@@ -185,9 +185,10 @@ class Card:
                 f" {network['top5']:.2f} | {'' if agreement is None else f'{agreement:.2f}'} | {rank} |"
             )
         split = self.settings.get("val_split")
+        weights = _WEIGHTS.get(self.report.get("weights") or "", "")
         chosen = (
             f"Measured on the split `{split}`, which also chose the epoch: {self.report['best_epoch'] + 1} of"
-            f" {self.report['epochs']}{_WEIGHTS.get(self.report.get('weights') or '', '')}. One run, seed {self.settings['seed']}."
+            f" {self.report['epochs']}{weights}. One run, seed {self.settings['seed']}."
         )
         if not self.report.get("complete", True):
             chosen += " **The training still goes on.**"
