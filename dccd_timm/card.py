@@ -13,6 +13,7 @@ from dccd_timm.recipe.public import changed_settings, hub_data, public_settings,
 _logger = logging.getLogger(__name__)
 
 _PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
+_WEIGHTS = {"ema": ", averaged weights (EMA)", "raw": ", plain weights (better than their EMA)"}
 _PICTURES = {
     "curves": "Validation accuracy and the parts of the training loss by epoch.",
     "channels": "Correlation between channels of the pooled features, before and after training; below, how well each"
@@ -41,10 +42,9 @@ class Card:
         settings = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         self.student, self.teacher = self.report["student"], self.report.get("teacher")
         architectures = {"model": self.config["architecture"]}
-        pins = {}
-        for key, network in (("model", self.student), ("kd_model_name", self.teacher or {})):
-            if commit := network.get("commit"):
-                pins[key] = commit
+        start, teacher = self.student.get("start") or {}, self.teacher or {}
+        made_of = {"model": start, "initial_checkpoint": start, "kd_model_name": teacher}
+        pins = {key: network["commit"] for key, network in made_of.items() if "commit" in network}
         if self.teacher:
             architectures["kd_model_name"] = self.teacher["name"]
         self.dataset = hub_data(settings.get("dataset") or "")
@@ -99,7 +99,7 @@ class Card:
         """The front matter."""
         dataset = self.dataset
         split = self.settings.get("val_split") or None
-        tags = ["image-classification", "timm", "transformers"]
+        tags = ["image-classification", "timm", *([] if self._is_ours() else ["transformers"])]
         more: dict[str, Any] = {}
         if self.teacher:
             source = self.teacher.get("hub_id") or self.teacher["name"]
@@ -159,9 +159,13 @@ class Card:
         method = {"dccd": "DCCD", "logit": "KD on logits", "feature": "KD on features", "token": "KD by token"}
         if self.teacher and self.report["method"] != "none":
             how = f"It was {begun} and distilled by {method[self.report['method']]} from {_link(self.teacher)}"
+            how += f" ({self.teacher['parameters_m']:.3f} M parameters)"
         else:
             how = f"It was {begun} without a teacher"
-        return f"{first} {how}, with dccd-timm; plain timm loads it."
+        return f"{first} {how}, with dccd-timm{'' if self._is_ours() else '; plain timm loads it'}."
+
+    def _is_ours(self) -> bool:
+        return self.config["architecture"].startswith("cifar_")
 
     def _table(self) -> str:
         if "top1" not in self.student:
@@ -181,9 +185,10 @@ class Card:
                 f" {network['top5']:.2f} | {'' if agreement is None else f'{agreement:.2f}'} | {rank} |"
             )
         split = self.settings.get("val_split")
+        weights = _WEIGHTS.get(self.report.get("weights") or "", "")
         chosen = (
             f"Measured on the split `{split}`, which also chose the epoch: {self.report['best_epoch'] + 1} of"
-            f" {self.report['epochs']}{_weights(self.report)}. One run, seed {self.settings['seed']}."
+            f" {self.report['epochs']}{weights}. One run, seed {self.settings['seed']}."
         )
         if not self.report.get("complete", True):
             chosen += " **The training still goes on.**"
@@ -199,9 +204,7 @@ class Card:
         mode = {1: "L", 3: "RGB"}.get(self.config["pretrained_cfg"]["input_size"][0], "RGB")
         labels = 'labels = model.pretrained_cfg["label_names"]\n' if "label_names" in self.config else ""
         # the benchmark's small networks are no part of timm
-        ours = (
-            "import dccd_timm.models  # has the network\n" if self.config["architecture"].startswith("cifar_") else ""
-        )
+        ours = "import dccd_timm.models  # has the network\n" if self._is_ours() else ""
         shown = "labels[i]" if labels else "i"
         return f"""## Use
 
@@ -257,12 +260,6 @@ Again, in one command, with dccd-timm installed:
         return "## Limits\n\n" + "\n".join(lines)
 
 
-def _weights(report: dict[str, Any]) -> str:
-    return {"ema": ", averaged weights (EMA)", "raw": ", plain weights (better than their EMA)"}.get(
-        report.get("weights", ""), ""
-    )
-
-
 def _link(network: dict[str, Any]) -> str:
     hub_id = network.get("hub_id")
     return f"[{hub_id}](https://huggingface.co/{hub_id})" if hub_id else network["name"]
@@ -276,6 +273,8 @@ def _short(value: Any) -> str:
 def _citation(teacher: dict[str, Any] | None) -> str:
     of_teacher = f"\n\nThe teacher: {_link(teacher)}." if teacher else ""
     return f"""## Citation
+
+DCCD's formulas are dccd-timm's reading of the paper's abstract.
 
 ```bibtex
 @article{{liu2024dccd,

@@ -90,9 +90,9 @@ def check(target: Target) -> None:
     try:
         validate_repo_id(target.repo_id)
     except HFValidationError as error:
-        raise UserError(f"--push-to-hub {target.repo_id}: {_one_line(error)}") from None
+        raise UserError(f"cannot push to {target.repo_id}: {_one_line(error)}") from None
     if target.repo_id.count("/") != 1:
-        raise UserError(f"--push-to-hub {target.repo_id}: give owner/name")
+        raise UserError(f"cannot push to {target.repo_id}: give owner/name")
     try:
         _patiently(lambda: _check(target), f"ask {_host()}")
     except UserError:

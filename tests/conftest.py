@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.model_hub import ModelHub
+from tests.model_hub.client import Client
+
 ROOT = Path(__file__).parents[1]
 CLASSES = ["circle", "cross", "stripes"]
 
@@ -115,3 +118,42 @@ def small(parquet, teacher, tmp_path):
         "--lr", 0.05, "--warmup-epochs", 0, "--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "dccd",
         "--output", tmp_path / "out", "--experiment", "run",
     ]  # fmt: skip
+
+
+WRITE, READ = "hf_writeTokenOfAlice1", "hf_readTokenOfAlice22"
+
+
+@pytest.fixture(scope="session")
+def model_hub(tmp_path_factory):
+    hub = ModelHub(tmp_path_factory.mktemp("hub"), {WRITE: ("alice", "write"), READ: ("alice", "read")})
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny(parquet, teacher):
+    return [
+        "--dataset", f"hfids/{parquet}", "--val-split", "test", "--model", "resnetv2_18", "--model-kwargs",
+        "layers=(1,1,1)", "channels=(8,16,24)", "stem_chs=8", "--img-size", 48, "-b", 16, "-j", 0, "--epochs", 3,
+        "--lr", 0.1, "--warmup-epochs", 0, "--model-ema", "--model-ema-decay", 0.9999, "--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "dccd",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def pushed(model_hub, tiny, tmp_path_factory):
+    """A run that pushed its student after every epoch and at its end, and what it printed."""
+    out = tmp_path_factory.mktemp("run")
+    push = ["--push-to-hub", "alice/student", "--hub-interval", 1, "--hub-license", "apache-2.0"]
+    done = run_program(
+        *tiny, *push, "--output", out, "--experiment", "r", env=model_hub.environment(out / "home", WRITE)
+    )
+    assert done.returncode == 0, done.stderr
+    return out / "r", done
+
+
+@pytest.fixture(scope="session", params=[True, False], ids=["xet", "lfs"])
+def client(request, model_hub, tmp_path_factory):
+    client = Client(model_hub.environment(tmp_path_factory.mktemp("home"), xet=request.param))
+    client.xet = request.param
+    yield client
+    client.stop()

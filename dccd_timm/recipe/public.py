@@ -42,6 +42,8 @@ def public_settings(
                 continue
         named = key in _MODELS and not source  # timm's own
         named = named or (key == "dataset" and "/" not in place and not source.startswith("hf"))
+        if _shipped(place):
+            notes.append(f"{place} lies in dccd-timm's repository: run it from there")
         if named or _shipped(place):
             continue
         name = Path(place).name

@@ -48,6 +48,15 @@ class Done:
         self.code, self.text = code, text
 
 
+def assert_failed(done, *words):
+    """Code 2 and one line with these words, no traceback."""
+    assert done.code == 2, done.text
+    errors = [line for line in done.text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in done.text
+    for word in words:
+        assert word in errors[0], errors[0]
+
+
 def serve():
     """Do the jobs that come, one a line."""
     import logging

@@ -59,12 +59,6 @@ class ModelHub(Store):
                     return fault
         return {}
 
-    def forget(self):
-        """No faults and an empty log."""
-        with self.lock:
-            self.faults.clear()
-            self.log.clear()
-
     def environment(self, home, token=None, xet=True):
         """Variables that point the clients here and nowhere else, with short retries."""
         return {
