@@ -1,7 +1,11 @@
 """What README's main job has to leave behind, read with timm alone."""
 
 import json
+import os
+import re
+import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import timm
@@ -19,4 +23,21 @@ assert (run / "README.md").read_text().count(f"{top1['student']:.2f}") >= 2
 model = timm.create_model(f"local-dir:{run / 'best'}", pretrained=True).eval()
 assert model(torch.zeros(1, 1, 56, 56)).shape == (1, 10)
 assert "dccd_timm" not in sys.modules
+
+# What would be published of it names nobody and no machine.
+os.environ["HF_TOKEN"] = "hf_" + "secret" * 6
+from dccd_timm.card import Card  # noqa: E402
+from dccd_timm.hub import gather  # noqa: E402
+
+with tempfile.TemporaryDirectory() as folder:
+    gather(Card(run, "alice/student"), Path(folder))
+    texts = {
+        path.name: path.read_text()
+        for path in Path(folder).rglob("*")
+        if path.suffix in (".md", ".yaml", ".json", ".csv")
+    }
+assert {"README.md", "args.yaml", "recipe.yaml", "report.json", "config.json", "summary.csv"} <= set(texts)
+for name, text in texts.items():
+    for private in (str(Path.home()), socket.gethostname(), os.environ["HF_TOKEN"], str(run.parents[2])):
+        assert not re.search(rf"\b{re.escape(private)}\b|{re.escape(private)}/", text), f"{name} holds {private}"
 print("the quickstart left what README promises")

@@ -37,6 +37,7 @@ _logger = logging.getLogger(__name__)
 # Seconds to connect, to read, to write and to wait for a connection: the client's own are infinite.
 _TIMEOUTS = (10.0, 120.0, 120.0, 10.0)
 _TRIES = 3
+_CONFLICTS = 5
 _LONGEST_PAUSE = 60.0
 # What an earlier push, or timm's own, may have left and this one replaces.
 _STALE = re.compile(r"report/.*|.*\.(bin|pth|pt|ckpt|pkl)")
@@ -187,9 +188,7 @@ def _commit(folder: Path, card: Card, target: Target) -> tuple[str, bool]:
     # not upload_folder(): with Xet it may make several commits
     operations: list[Any] = [CommitOperationAdd(name, str(path)) for name, path in ours.items()]
     operations += [CommitOperationDelete(name) for name in stale]
-    done = api.create_commit(
-        target.repo_id, operations, commit_message=card.headline(), revision=target.revision
-    )  # fmt: skip
+    done = api.create_commit(target.repo_id, operations, commit_message=card.headline(), revision=target.revision)
     arrived = api.verify_repo_checksums(target.repo_id, revision=done.oid, local_dir=folder)
     if wrong := [*arrived.extra_paths, *(mismatch["path"] for mismatch in arrived.mismatches)]:  # extra: not there
         raise ConnectionError(f"{', '.join(wrong)} did not arrive whole")
@@ -200,7 +199,11 @@ def _patiently(work: Callable[[], Any], what: str) -> Any:
     """Do ``work``, which may be repeated; when the Hub is busy or away, again after a pause."""
     for number in range(1, _TRIES + 1):
         # set each time: the client forgets it when it makes itself anew
-        huggingface_hub.get_session().timeout = _TIMEOUTS
+        session = huggingface_hub.get_session()
+        session.timeout = _TIMEOUTS
+        hooks = session.event_hooks
+        others = [hook for hook in hooks["response"] if not isinstance(hook, _Conflicts)]
+        session.event_hooks = {**hooks, "response": [*others, _Conflicts()]}
         try:
             return work()
         except Exception as error:
@@ -209,6 +212,23 @@ def _patiently(work: Callable[[], Any], what: str) -> Any:
             pause = min(_wanted_pause(error) or 2**number * random.uniform(0.5, 1), _LONGEST_PAUSE)
             _logger.warning("could not %s (%s): again in %.0f s", what, _one_line(error)[:120], pause)
             time.sleep(pause)
+
+
+class _Conflicts:
+    """Ends the client's loop over "another conflicting operation": left alone it asks for ever, without a pause."""
+
+    count = 0
+
+    def __call__(self, response: Any) -> None:
+        """Look at every answer."""
+        if response.status_code != 409:
+            return
+        response.read()
+        if "conflicting operation" in response.text:
+            self.count += 1
+            if self.count > _CONFLICTS:
+                raise UserError("another operation on the repository does not end (409)")
+            time.sleep(1)
 
 
 def _status(error: BaseException) -> int | None:

@@ -110,6 +110,11 @@ FAULTS = {
     "too many requests": (r"POST .*/preupload/", dict(status=429, headers={"Retry-After": "1"}), "429"),
     "no answer": (r"GET /api/whoami", dict(delay=1.2), "cannot be reached"),
     "upload cut": (r"POST /_xet/v1/xorbs|PUT /_lfs/", dict(cut=2000), ""),
+    "busy": (
+        r"POST /api/repos/create",
+        dict(status=409, message="Cannot create repo: another conflicting operation is in progress"),
+        "does not end (409)",
+    ),
     "commit refused": (r"POST .*/commit/", dict(status=500), "fault (500)"),
     "commit cut": (r"POST .*/commit/", dict(drop=True), "cannot be reached"),
     "verification refused": (r"GET .*/tree/", dict(status=502), "fault (502)"),

@@ -113,7 +113,7 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         if self.rule.get("drop"):
             raise Drop
         if status := self.rule.get("status"):
-            raise HubError(status, "a fault on request", headers=self.rule.get("headers"))
+            raise HubError(status, self.rule.get("message", "a fault on request"), headers=self.rule.get("headers"))
 
     def _hang_up(self):
         self.sent, self.close_connection = self.sent or "dropped", True
