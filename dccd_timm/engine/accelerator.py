@@ -42,7 +42,8 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
         raise UserError("--kd-teacher-dtype float16 needs a GPU: use bfloat16 or float32")
     # longer than the data may take to come, or ranks would give up one that waits for the Hub
     timeout = timedelta(seconds=recipe.dist_timeout or recipe.data_timeout + 300)
-    _join_again("gloo" if cpu else "nccl", timeout)
+    if cpu or torch.cuda.is_available():
+        _join_again("gloo" if cpu else "nccl", timeout)
     handlers: list[Any] = [
         DistributedDataParallelKwargs(broadcast_buffers=not recipe.no_ddp_bb, gradient_as_bucket_view=True)
     ]
