@@ -31,9 +31,10 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
     ``explain`` makes one line of an error that is the user's or the machine's, and None of a bug, which keeps its
     traceback. A rank that is killed says nothing: the launcher ends the others, and rank 0 says that one was lost.
 
+    Several processes end here, with code 2, once rank 0 has shown the cause.
+
     Raises:
-        UserError: on rank 0, or on the only one.
-        SystemExit: on other ranks, once rank 0 has shown their cause.
+        UserError: in a single process.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     board = None
