@@ -49,8 +49,7 @@ def test_a_comparison_goes_on_and_writes_what_it_found(small, tmp_path):
     assert [(row["method"], row["seed"], row["views"]) for row in rows] == [("kd-2", "1", "96"), ("strong", "1", "96")]
     assert "| strong |" in (tmp_path / "out" / "compare.md").read_text()
     assert (tmp_path / "out" / "compare.png").stat().st_size > 5000
-    bad = subprocess.run([*words[:-1], words[-1] + " --opt sgdx"], capture_output=True, text=True, timeout=60)
-    assert bad.returncode == 0  # all is finished: nothing is run
+    words.remove("strong=--dccd-contrast-weight 1"), words.remove("--method")
     bad = subprocess.run(
         [*words[:-1], words[-1] + " --opt sgdx", "--seeds", "2"], capture_output=True, text=True, timeout=90
     )
