@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.io import decode_jpeg
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomHorizontalFlip, RandomVerticalFlip
 
-from dccd_timm.data.views import MultiViewTransform, decode, encoded, readable
+from dccd_timm.data.views import MultiViewTransform, PaddedCrop, decode, encoded, readable
 
 # The bytes of a record are read-only, and nobody writes to them.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
@@ -98,6 +98,18 @@ class _Crop(_Step):
         return F.interpolate(crop, size=self.step.size, mode=_MODES[mode], antialias=True)[0].contiguous()
 
 
+class _PaddedCrop(_Crop):
+    """Crop out of the padded image."""
+
+    def __call__(self, image: Image.Image, rows: Tensor) -> Tensor:  # type: ignore[override]
+        height, width = self.step.size
+        if rows.shape[:2] != (height, width):
+            rows = _rows(self.step.resize(image))
+        padded = F.pad(rows.permute(2, 0, 1), (self.step.padding,) * 4)
+        top, left, _, _ = self.step.get_params(padded, (height, width))
+        return padded[:, top : top + height, left : left + width].contiguous()
+
+
 class _Flip(_Step):
     """Random flip."""
 
@@ -146,9 +158,12 @@ def _grey(values: Tensor) -> Tensor:
 def _faster(transform: Any) -> list[Any]:
     """The steps of a Compose, the known ones replaced from the crop up to the first unknown one."""
     steps = list(getattr(transform, "transforms", [transform]))
-    if not steps or not _is_known_crop(steps[0]):
+    if steps and type(steps[0]) is PaddedCrop:
+        fast: list[Any] = [_PaddedCrop(steps[0])]
+    elif steps and _is_known_crop(steps[0]):
+        fast = [_Crop(steps[0])]
+    else:
         return steps
-    fast: list[Any] = [_Crop(steps[0])]
     for number, step in enumerate(steps[1:], start=1):
         known = _known(step)
         if known is None:  # to and fro between tensors and images would cost more than it saves

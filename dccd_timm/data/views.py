@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data import auto_augment, create_transform
+from timm.data.transforms import str_to_interp_mode
 from torch.utils.data import get_worker_info
+from torchvision.transforms import RandomCrop, Resize
 
 from dccd_timm.recipe import Recipe, View, plan_views
 
@@ -51,6 +53,30 @@ class MultiViewTransform:
         return f"{type(self).__name__}({list(dict.fromkeys(map(str, self.transforms)))} x {self.views})"
 
 
+class PaddedCrop(RandomCrop):
+    """A crop of the input's size out of the image, resized to that size and with black pixels around it.
+
+    He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2. timm has no such crop.
+
+    Args:
+        size: height and width of the input.
+        padding: pixels on each side.
+        interpolation: of images that have another size; timm's word.
+    """
+
+    padding: int
+
+    def __init__(self, size: Sequence[int], padding: int, interpolation: str) -> None:
+        super().__init__(tuple(size), padding)
+        mode = "bilinear" if interpolation == "random" else interpolation
+        self.resize = Resize(tuple(size), str_to_interp_mode(mode))
+
+    def forward(self, img: Image.Image) -> Image.Image:
+        """The crop."""
+        cropped: Image.Image = super().forward(self.resize(img))
+        return cropped
+
+
 def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
     """The views that a worker draws: timm's transform once for each, with its random erasing where workers normalise.
 
@@ -77,6 +103,8 @@ def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransfo
     ]
     for transform in transforms:
         _keep_a_bit(transform)
+        if recipe.train_crop_pad and not recipe.no_aug:
+            transform.transforms[0] = PaddedCrop(data_config["input_size"][1:], recipe.train_crop_pad, interpolation)
     return MultiViewTransform(transforms)
 
 

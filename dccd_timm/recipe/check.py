@@ -150,6 +150,7 @@ _OFF_BCE = (_without("bce_loss"), "bce_loss is off")
 _OFF_EMA = (_without("model_ema"), "model_ema is off")
 _OFF_ERASE = (lambda v: v["reprob"] == 0, "reprob is 0")
 _OFF_AUG = (lambda v: v["no_aug"], "no_aug switches augmentation off")
+_PADDED = (lambda v: v["train_crop_pad"] > 0, "train_crop_pad crops in its own way")
 _OFF_WANDB = (lambda v: v["log_with"] != "wandb", "log_with is not wandb")
 _OFF_PROJECT = (lambda v: v["log_with"] not in ("wandb", "trackio"), "log_with is neither wandb nor trackio")
 _OFF_HUB = (_without("push_to_hub"), "push_to_hub is not set")
@@ -220,7 +221,10 @@ _DEAD: dict[str, tuple[Rule, ...]] = {
     "reprob": (_OFF_AUG,),
     "aa": (_OFF_AUG,),
     "vflip": (_OFF_AUG,),
-    "train_crop_mode": (_OFF_AUG,),
+    "train_crop_mode": (_OFF_AUG, _PADDED),
+    "train_crop_pad": (_OFF_AUG,),
+    "scale": (_PADDED,),
+    "ratio": (_PADDED,),
     "grayscale_prob": (_OFF_AUG,),
     "gaussian_blur_prob": (_OFF_AUG,),
 }

@@ -186,6 +186,8 @@ class Recipe:
 
     no_aug: bool = _aug(False, "no training augmentation")
     train_crop_mode: str | None = _aug(None, "rrc, rkrc or rkrr", choices=("rrc", "rkrc", "rkrr"))
+    train_crop_pad: int = _aug(
+        0, "if above 0: a crop of the input's size out of the image with so many pixels around it, as for CIFAR", low=0)
     scale: tuple[float, ...] | None = _aug((0.08, 1.0), "area of the random crop", count=2)
     ratio: tuple[float, ...] | None = _aug((3 / 4, 4 / 3), "aspect ratio of the random crop", count=2)
     hflip: float = _aug(0.5, "probability of a horizontal flip", low=0, high=1)

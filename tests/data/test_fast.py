@@ -41,6 +41,7 @@ def photograph(seed, width=250, height=180, mode="RGB"):
         ["--no-prefetcher"],
         ["--train-crop-mode", "rkrc"],
         ["--no-aug"],
+        ["--train-crop-pad", "12"],
     ],
 )
 def test_views_equal_those_on_pillow(flags, mode):

@@ -29,6 +29,19 @@ def test_views_are_independent_and_come_from_one_decode(monkeypatch):
         MultiViewTransform([abs, abs], views=3)
 
 
+def test_a_padded_crop_shifts_the_image_by_at_most_the_padding():
+    views = train_views(load_recipe(["--train-crop-pad", "4", "--hflip", "0", "--color-jitter", "0"]), CONFIG)
+    image = picture(1, 0, size=32)
+    padded = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0))).transpose(2, 0, 1)
+    shifts = {(r, c): padded[:, r : r + 32, c : c + 32] for r in range(9) for c in range(9)}
+    seen = set()
+    for _ in range(600):
+        (view,) = views(image)
+        seen |= {shift for shift, pixels in shifts.items() if np.array_equal(np.asarray(view), pixels)}
+    assert len(seen) > 75  # of 81; each is missed by a chance of 0.06 %
+    assert views(picture(1, 0, size=50))[0].shape == (3, 32, 32)  # another size is resized first
+
+
 class Pictures(Dataset):
     transform = None
 
