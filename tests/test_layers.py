@@ -8,14 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dccd_timm"
 MAY_IMPORT = {
     "batch": "",
+    "process": "",
     "recipe": "",
     "losses": "",
     "redundancy": "",
     "guard": "recipe",
-    "data": "batch recipe",
+    "data": "batch process recipe",
     "models": "recipe",
     "task": "batch recipe losses models",
-    "engine": "batch recipe",
+    "engine": "batch process recipe",
     "evaluate": "batch",
     "checkpoint": "recipe",
     "folder": "recipe checkpoint",

@@ -1,8 +1,10 @@
 """A run that is killed and resumed ends with the very student of a run that nobody killed."""
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,14 +48,21 @@ def started(arguments, processes=1, launch=(), **env):
     return subprocess.Popen(
         [sys.executable, *launch, str(ROOT / "train.py"), *map(str, arguments)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **env},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONFAULTHANDLER": "1", **env},
     )  # fmt: skip
 
 
 def ended(process, timeout=240):
     """Exit code and stderr of a program; nobody of its ranks outlives it for long."""
     everyone = psutil.Process(process.pid).children(recursive=True)
-    stderr = process.communicate(timeout=timeout)[1]
+    try:
+        stderr = process.communicate(timeout=timeout)[1]
+    except subprocess.TimeoutExpired:
+        for one in psutil.process_iter():  # where each of them hangs: faulthandler writes it
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(one.pid) == process.pid:
+                    one.send_signal(signal.SIGABRT)
+        pytest.fail(f"not ended after {timeout} s:\n{process.communicate(timeout=30)[1]}")
     everyone = psutil.wait_procs(everyone, timeout=30)[1]
     assert not everyone
     return process.returncode, stderr
@@ -203,6 +212,17 @@ def test_ranks_do_not_outlive_their_launcher(small, folders, tmp_path):
     process.kill()
     process.communicate()
     assert not psutil.wait_procs(everyone, timeout=30)[1]
+
+
+def test_loader_workers_die_with_their_rank(small, folders, tmp_path):
+    process = started(words(small, folders, "stream", "-b", 6, "--epochs", 500))
+    wait_for_update(tmp_path / "out" / "run", 1, process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(workers, timeout=2)[1]  # torch's own watchdog looks every 5 seconds
+    process.communicate()
 
 
 def test_one_ranks_error_ends_all_with_its_cause_in_one_line(small, tmp_path):

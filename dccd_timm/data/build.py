@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import signal
 from typing import Any
 
 import torch
@@ -18,9 +19,13 @@ from dccd_timm.data.sample import Collate, Reader, SkipCounter
 from dccd_timm.data.source import MapSource, TimmStreamSource, image_mode, open_timm
 from dccd_timm.data.stream import StreamSource, open_stream
 from dccd_timm.data.views import erased_views, eval_view, train_views
+from dccd_timm.process import end_with_parent
 from dccd_timm.recipe import Recipe, UserError, plan_views
 
 _logger = logging.getLogger(__name__)
+
+# Seconds beyond --data-timeout that the loader waits for a worker.
+_GRACE = 60.0
 
 
 def open_split(recipe: Recipe, split: str, is_training: bool) -> AnySource:
@@ -191,14 +196,17 @@ def _leave_group(worker: int) -> None:
     """Take a loader worker out of its rank's process group.
 
     A launcher signals the whole group when it wants to stop, and a rank cannot finish its update without its workers.
-    They end with their rank all the same: torch's watchdog sees to it within seconds.
+    They end with their rank all the same, at once.
     """
     os.setpgid(0, 0)
+    end_with_parent(signal.SIGKILL)
 
 
 def _loader_options(recipe: Recipe, workers: int, device: torch.device) -> dict[str, Any]:
     return dict(
         num_workers=workers,
+        # a worker that is stuck would hold up the run for ever; one that waits for a Hub says so before that
+        timeout=recipe.data_timeout + _GRACE if workers else 0,
         pin_memory=recipe.pin_mem and device.type == "cuda",
         worker_init_fn=_leave_group,
         # its own generator: making an iterator draws a seed, which must not move the global one

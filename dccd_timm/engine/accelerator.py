@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import InitProcessGroupKwargs
 from timm.layers import set_fast_norm
 
-from dccd_timm.engine.stop import end_with_parent
+from dccd_timm.process import end_with_parent
 from dccd_timm.recipe import Recipe, UserError
 
 _CPU_LAUNCH = "torchrun --nproc-per-node N train.py ... starts N processes on CPUs"
@@ -33,7 +34,7 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     _check_launch(recipe)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
-        end_with_parent()
+        end_with_parent(signal.SIGTERM)  # ranks would write states behind their launcher's back
     cpu = recipe.device == "cpu" or not torch.accelerator.is_available()
     precision = {"float16": "fp16", "bfloat16": "bf16"}[recipe.amp_dtype] if recipe.amp else None
     if cpu and (precision or os.environ.get("ACCELERATE_MIXED_PRECISION")) == "fp16":

@@ -19,6 +19,11 @@ def explain(error: BaseException, recipe: Recipe, folder: Path) -> str | None:
         return str(error)
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return _out_of_memory(error, recipe)
+    if "DataLoader timed out" in str(error):
+        return (
+            f"a loader worker gave no batch for more than {recipe.data_timeout:g} s (--data-timeout): look at the disk"
+            f" or network behind {recipe.dataset or recipe.data_dir}; then go on with --resume {folder}"
+        )
     disk = isinstance(error, OSError) and error.errno in _DISK
     written = isinstance(error, RuntimeError | safetensors.SafetensorError)
     if disk or (written and any(word in str(error) for word in _DISK_WORDS)):

@@ -1,24 +1,15 @@
 """Signals of a scheduler that wants its machine back, or of a user: finish the update, save, leave with a code."""
 
-import ctypes
 import logging
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 _logger = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 # "Try again later" of sysexits.h: neither success nor a mistake.
 REQUEUE = 75
-
-
-def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the launcher dies: ranks would go on as orphans and write states (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class StopSignals:
