@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import tarfile
+import time
 
 import datasets
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dccd_timm.data import reading
+from dccd_timm.data import build, reading
 from dccd_timm.data.build import build_eval_loader, build_train_loader, open_split
+from dccd_timm.data.stream import StreamSource
+from dccd_timm.engine.failures import explain
 from dccd_timm.recipe import load_recipe
 
 CONFIG = dict(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
@@ -210,3 +213,14 @@ def test_data_sorted_by_class_is_noticed(tmp_path, caplog, monkeypatch):
         caplog.clear()
         build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 4, CPU).peek()
         assert ("looks sorted" in caplog.text) == (name == "sorted")
+
+
+def test_a_worker_that_is_stuck_ends_the_run_with_one_line(numbered, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "_GRACE", 0)
+    monkeypatch.setattr(StreamSource, "rows", lambda *_: time.sleep(600))
+    loader = train_loader(numbered(1), flags=("--data-timeout", "1"))
+    with pytest.raises(RuntimeError) as stuck:
+        loader.peek()
+    recipe = load_recipe(["--dataset", "hfids/x", "--data-timeout", "1"])
+    line = explain(stuck.value, recipe, tmp_path)
+    assert "gave no batch for more than 1 s (--data-timeout)" in line and "hfids/x" in line
