@@ -14,7 +14,8 @@ import dccd_timm.models  # noqa: F401  (its networks)
 
 # The same family, where a network is too large to be drawn in a test
 SISTERS = {"regnety_160": "regnety_002"}
-CLASSES = {"uoft-cs/cifar100": 100, "ILSVRC/imagenet-1k": 1000}
+CLASSES = {"uoft-cs/cifar100": 100, "ILSVRC/imagenet-1k": 1000, "data/fashion-mnist": 10}
+SIDES = {"uoft-cs/cifar100": (32, 32, 3), "ILSVRC/imagenet-1k": (80, 80, 3), "data/fashion-mnist": (28, 28)}
 
 
 def pictures(folder: Path, name: str, image: str, target: str, splits: tuple[str, str]) -> Path:
@@ -26,11 +27,10 @@ def pictures(folder: Path, name: str, image: str, target: str, splits: tuple[str
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(number)
-        side = 32 if "cifar" in name else 80
         encoded = []
         for _ in range(8):
             buffer = io.BytesIO()
-            Image.fromarray(rng.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(buffer, "PNG")
+            Image.fromarray(rng.integers(0, 255, SIDES[name], dtype=np.uint8)).save(buffer, "PNG")
             encoded.append({"bytes": buffer.getvalue(), "path": None})
         labels = datasets.ClassLabel(names=[f"class {k}" for k in range(CLASSES[name])])
         features = datasets.Features({image: datasets.Image(), target: labels})
@@ -42,7 +42,7 @@ def pictures(folder: Path, name: str, image: str, target: str, splits: tuple[str
 def shrink(recipe: Path, folder: Path) -> list[str]:
     """Flags behind ``-c recipe`` that leave its method as it is and make it a matter of seconds, offline.
 
-    The teacher's weights are random, in a file of the recipe's own kind: the benchmark's layout for CIFAR-100.
+    A teacher that would be downloaded gets random weights, in a file of the CIFAR-100 benchmark's layout.
     """
     settings = yaml.safe_load(recipe.read_text())
     reader, _, name = settings["dataset"].partition("/")
@@ -50,17 +50,19 @@ def shrink(recipe: Path, folder: Path) -> list[str]:
         folder, name, settings.get("input_key", "image"), settings.get("target_key", "label"),
         (settings.get("train_split", "train"), settings["val_split"]),
     )  # fmt: skip
-    teacher = settings["kd_model_name"].split(".")[0]
-    teacher = SISTERS.get(teacher, teacher)
-    weights = folder / f"{teacher}.pth"
-    size = 32 if teacher.startswith("cifar_") else 64
-    if not weights.exists():
-        torch.manual_seed(0)
-        state = timm.create_model(teacher, num_classes=CLASSES[name]).state_dict()
-        torch.save({"epoch": 240, "model": state, "accuracy": torch.tensor(1.0), "optimizer": {}}, weights)
     flags = [
-        "--dataset", f"{reader}/{data}", "--kd-model-name", teacher, "--kd-teacher-checkpoint", weights,
-        "-b", 4, "-vb", 8, "-j", 1, "--train-batches-per-epoch", 2, "--epochs", 1, "--warmup-epochs", 0,
-        "--device", "cpu", "--output", folder / "out", "--experiment", recipe.stem,
+        "--dataset", f"{reader}/{data}", "-b", 4, "-vb", 8, "-j", 1, "--train-batches-per-epoch", 2, "--epochs", 1,
+        "--warmup-epochs", 0, "--device", "cpu", "--output", folder / "out", "--experiment", recipe.stem,
     ]  # fmt: skip
-    return [str(flag) for flag in (*flags, *(["--img-size", size] if size == 64 else []))]
+    if name == "ILSVRC/imagenet-1k":
+        flags += ["--img-size", 64]
+    if not settings["kd_model_name"].startswith("local-dir:"):
+        teacher = settings["kd_model_name"].split(".")[0]
+        teacher = SISTERS.get(teacher, teacher)
+        weights = folder / f"{teacher}.pth"
+        if not weights.exists():
+            torch.manual_seed(0)
+            state = timm.create_model(teacher, num_classes=CLASSES[name]).state_dict()
+            torch.save({"epoch": 240, "model": state, "accuracy": torch.tensor(1.0), "optimizer": {}}, weights)
+        flags += ["--kd-model-name", teacher, "--kd-teacher-checkpoint", weights]
+    return [str(flag) for flag in flags]

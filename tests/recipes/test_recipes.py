@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.recipes.small import shrink
 
 CIFAR = sorted((ROOT / "recipes" / "cifar100").glob("*.yaml"))
-IMAGENET = sorted((ROOT / "recipes" / "imagenet").glob("*.yaml"))
+OTHERS = sorted(path for data in ("imagenet", "fashion-mnist") for path in (ROOT / "recipes" / data).glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def fresh_accelerator():
     GradientState._reset_state()
 
 
-@pytest.mark.parametrize("recipe", [*CIFAR, *IMAGENET], ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [*CIFAR, *OTHERS], ids=lambda path: path.stem)
 def test_it_trains(recipe, folder, fresh_accelerator, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were missing: pictures have tests of their own
@@ -43,7 +43,7 @@ def test_it_trains(recipe, folder, fresh_accelerator, monkeypatch):
     assert report["student"]["agreement"] is not None
 
 
-@pytest.mark.parametrize("recipe", [*CIFAR, *IMAGENET], ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [*CIFAR, *OTHERS], ids=lambda path: path.stem)
 def test_its_commands_are_its_own_and_load(recipe):
     head = recipe.read_text().split("\ndataset:")[0]
     commands = re.findall(r"^# +(?:accelerate launch --num_processes 8|python) (train\.py .*)$", head, re.MULTILINE)
