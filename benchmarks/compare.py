@@ -100,9 +100,10 @@ class Runner:
             raise UserError(f"method {method}: {error}") from None
         if not recipe.val_split:
             raise UserError(f"{self.recipe} has no val_split: nothing to compare")
-        told, now = self.folder(method, seed).with_suffix(".json"), self.identity(flags, seed)
-        if told.is_file() and json.loads(told.read_text()) != now:
-            raise UserError(f"{told.with_suffix('')} was trained by another recipe or other flags: set --output")
+        folder = self.folder(method, seed)
+        told = beside(folder, ".json")
+        if told.is_file() and json.loads(told.read_text()) != self.identity(flags, seed):
+            raise UserError(f"{folder} was trained by another recipe or other flags: set --output")
 
     def identity(self, flags: list[str], seed: int) -> dict[str, Any]:
         """What makes a training what it is; kept beside its folder."""
@@ -114,12 +115,12 @@ class Runner:
         if self.stopping or (folder / "report" / "report.json").is_file():
             return ""
         self.output.mkdir(parents=True, exist_ok=True)
-        folder.with_suffix(".json").write_text(json.dumps(self.identity(flags, seed)))
+        beside(folder, ".json").write_text(json.dumps(self.identity(flags, seed)))
         place = ["--output", str(self.output), "--experiment", folder.name, "--resume", "auto"]
         gpu = self.slots.get()
         env = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": str(ROOT)}
         env |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
-        log = folder.with_suffix(".log")
+        log = beside(folder, ".log")
         try:
             with log.open("a") as stream:
                 child = subprocess.Popen(
@@ -142,6 +143,11 @@ class Runner:
         self.stopping = True
         for child in list(self.running):
             child.terminate()
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """The file of that name and ending beside a run's folder; the name may hold dots: with_suffix would cut there."""
+    return folder.parent / f"{folder.name}{ending}"
 
 
 def slug(method: str) -> str:
