@@ -18,37 +18,39 @@ class Client:
         environment: variables of that process.
     """
 
-    def __init__(self, environment):
+    def __init__(self, environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.model_hub.client"], cwd=ROOT, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.jobs, self.answers = self.process.stdin, self.process.stdout
 
-    def do(self, code, token=None, **values):
+    def do(self, code: str, token: str | None = None, **values: object) -> "Done":
         """Run a piece of code; its ``values`` and what it prints, with the exit code when it ends the program."""
         job = {"code": code, "token": token or "", "values": {k: str(v) for k, v in values.items()}}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return Done(**json.loads(self.process.stdout.readline()))
+        self.jobs.write(json.dumps(job) + "\n")
+        self.jobs.flush()
+        return Done(**json.loads(self.answers.readline()))
 
-    def push(self, *words, token=None):
+    def push(self, *words: object, token: str | None = None) -> "Done":
         """``dccd-push`` with these words."""
         return self.do("from dccd_timm.hub import main; main(words.split(' '))", token, words=" ".join(map(str, words)))
 
-    def stop(self):
-        self.process.stdin.close()
+    def stop(self) -> None:
+        self.jobs.close()
         self.process.wait(10)
 
 
 class Done:
-    """How a job ended: exit code, and all that it printed."""
+    """How a job ended: exit code or error, and all that it printed."""
 
-    def __init__(self, code, text):
+    def __init__(self, code: int | str | None, text: str) -> None:
         self.code, self.text = code, text
 
 
-def assert_failed(done, *words):
+def assert_failed(done: Done, *words: str) -> None:
     """Code 2 and one line with these words, no traceback."""
     assert done.code == 2, done.text
     errors = [line for line in done.text.splitlines() if line.startswith("error: ")]
@@ -57,7 +59,7 @@ def assert_failed(done, *words):
         assert word in errors[0], errors[0]
 
 
-def serve():
+def serve() -> None:
     """Do the jobs that come, one a line."""
     import logging
     import time
@@ -69,7 +71,8 @@ def serve():
     dccd_timm.hub._TIMEOUTS = (1.0, 1.0, 1.0, 1.0)
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        job, code, said = json.loads(line), 0, io.StringIO()
+        job, said = json.loads(line), io.StringIO()
+        code: int | str | None = 0
         os.environ["HF_TOKEN"] = job["token"]
         dccd_timm.models.create._ask_hub.cache_clear()
         logging.getLogger().handlers.clear()

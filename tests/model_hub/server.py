@@ -7,17 +7,20 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import yaml
 
-from tests.model_hub.store import HubError, Store
+from tests.model_hub.store import HubError, Store, Tree
 from tests.model_hub.uploads import Uploads
 from tests.model_hub.xet import XetStore
 
 
-class Drop(Exception):
+class Drop(ConnectionError):
     """Close the connection without an answer."""
 
 
@@ -30,9 +33,12 @@ class ModelHub(Store):
         part_size: larger files are uploaded without Xet in parts of so many bytes.
     """
 
-    def __init__(self, root, tokens, part_size=1 << 16):
+    def __init__(self, root: Path, tokens: dict[str, tuple[str, str]], part_size: int = 1 << 16) -> None:
         super().__init__(root, tokens)
-        self.part_size, self.faults, self.log = part_size, [], []
+        self.part_size = part_size
+        self.faults: list[dict[str, Any]] = []
+        # of each request: "METHOD /path", the status or "dropped", Host and Authorization
+        self.log: list[tuple[str, int | str | None, str | None, str | None]] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
@@ -42,16 +48,17 @@ class ModelHub(Store):
         self.xet = XetStore(self.root / "xet", f"{self.url}/_xet")
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def stop(self):
+    def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
 
-    def fail(self, match, times=1, **what):
+    def fail(self, match: str, times: int = 1, **what: Any) -> None:
         """Let the next ``times`` requests whose "METHOD /path" ``match`` finds fail: ``status`` (with ``headers``),
         ``drop``, ``cut`` (closed after so many bytes of the body), ``delay`` seconds; ``after`` the work is done."""
         self.faults.append({"match": match, "times": times, **what})
 
-    def fault(self, request):
+    def fault(self, request: str) -> dict[str, Any]:
+        """What shall happen to a request."""
         with self.lock:
             for fault in self.faults:
                 if fault["times"] and re.search(fault["match"], request):
@@ -59,7 +66,7 @@ class ModelHub(Store):
                     return fault
         return {}
 
-    def environment(self, home, token=None, xet=True):
+    def environment(self, home: Path, token: str | None = None, xet: bool = True) -> dict[str, str]:
         """Variables that point the clients here and nowhere else, with short retries."""
         return {
             "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_TOKEN": token or "", "HF_HUB_OFFLINE": "0",
@@ -71,17 +78,21 @@ class ModelHub(Store):
 class _Handler(Uploads, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: ModelHub
+    rule: dict[str, Any]  # the fault that is due
+    sent: int | str | None
+    user: str | None
+    role: str | None
 
-    def log_message(self, *args):
+    def log_message(self, *args: Any) -> None:
         pass
 
-    def handle_one_request(self):
+    def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
         except ConnectionError:  # a client that ended with a kept-alive connection open
             self.close_connection = True
 
-    def answer(self):
+    def answer(self) -> None:
         self.route = urlsplit(self.path).path
         self.query = dict(parse_qsl(urlsplit(self.path).query))
         self.body_read, self.sent = self.command in ("GET", "HEAD"), None
@@ -98,7 +109,7 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             self.rule = {}
             headers = {"X-Error-Message": error.message, **code, **error.headers}
             self.reply(error.status, {"error": error.message, **error.more}, headers)
-        except (Drop, ConnectionError, TimeoutError):
+        except (ConnectionError, TimeoutError):
             self._hang_up()
         except Exception:
             traceback.print_exc()  # a mistake in this file: the client sees a lost connection
@@ -109,22 +120,22 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = answer
 
-    def _fail_by_rule(self):
+    def _fail_by_rule(self) -> None:
         if self.rule.get("drop"):
             raise Drop
         if status := self.rule.get("status"):
             raise HubError(status, self.rule.get("message", "a fault on request"), headers=self.rule.get("headers"))
 
-    def _hang_up(self):
+    def _hang_up(self) -> None:
         self.sent, self.close_connection = self.sent or "dropped", True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _pieces(self):
+    def _pieces(self) -> Iterator[bytes]:
         """The body, in pieces; a rule may cut it."""
         self.body_read, left = True, self.rule.get("cut")
 
-        def piece(size):
+        def piece(size: int) -> bytes:
             nonlocal left
             data = self.rfile.read(min(size, 1 << 14))
             if not data:
@@ -145,10 +156,11 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         if chunked:
             self.rfile.readline()
 
-    def read_body(self):
+    def read_body(self) -> bytes:
+        """The body, once; then nothing."""
         return b"" if self.body_read else b"".join(self._pieces())
 
-    def reply(self, status, body=b"", headers=None):
+    def reply(self, status: int, body: Any = b"", headers: dict[str, Any] | None = None) -> None:
         if self.rule.get("after"):
             self._fail_by_rule()
         if not self.body_read:
@@ -162,18 +174,20 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def send_file(self, path, headers=None):
+    def send_file(self, path: Path, headers: dict[str, Any] | None = None) -> None:
         if not path.is_file():
             raise HubError(404, "no such object")
         data, status, headers = path.read_bytes(), 200, {"Accept-Ranges": "bytes", **(headers or {})}
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if found:
             start, end = int(found[1]), min(int(found[2] or len(data) - 1), len(data) - 1)
+            if start > end:
+                raise HubError(416, "range not satisfiable")
             headers["Content-Range"], status = f"bytes {start}-{end}/{len(data)}", 206
             data = data[start : end + 1]
         self.reply(status, data, {"Content-Type": "application/octet-stream", **headers})
 
-    def _dispatch(self):
+    def _dispatch(self) -> None:
         hub, path = self.hub, unquote(self.route)
         if path.startswith("/_cdn/"):
             sha256 = path.rsplit("/", 1)[1]
@@ -207,7 +221,7 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             return self._repo(found[1], [unquote(part) for part in (found[2] or "").split("/")])
         raise HubError(404, f"no route for {self.command} {path}")
 
-    def _validate(self):
+    def _validate(self) -> None:
         """The part of the Hub's check of a card that is known: YAML, a mapping, and lists where it wants them."""
         found = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---", json.loads(self.read_body())["content"], re.S)
         errors = []
@@ -220,7 +234,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             errors.append(f"bad YAML: {error}")
         self.reply(400 if errors else 200, {"errors": [{"message": e} for e in errors], "warnings": []})
 
-    def _repo(self, repo_id, rest):
+    def _repo(self, repo_id: str, rest: list[str]) -> None:
+        """Routes of one repository; ``rest`` is the path below it."""
         hub, what, arg = self.hub, rest[0], rest[1] if len(rest) > 1 else "main"
         writes = what in ("preupload", "commit", "branch", "tag", "xet-write-token") or rest == ["auth-check", "write"]
         repo = hub.repo(repo_id, self.user, (self.role or "none") if writes else None)
@@ -256,20 +271,21 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             return self.reply(200, {"accessToken": "xet", "exp": expires, "casUrl": hub.xet.url}, head)
         raise HubError(404, f"no route for {self.command} {self.route}")
 
-    def _listing(self, tree):
+    def _listing(self, tree: Tree) -> list[dict[str, Any]]:
         rows = []
         for path, file in sorted(tree.items()):
-            row = {"type": "file", "path": path, "size": file["size"], "oid": file["oid"]}
+            row: dict[str, Any] = {"type": "file", "path": path, "size": file["size"], "oid": file["oid"]}
             if file["lfs"]:
                 row["lfs"] = {"oid": file["sha256"], "size": file["size"], "pointerSize": 134}
             rows.append(row)
         return rows
 
-    def _resolve(self, repo_id, revision, path):
+    def _resolve(self, repo_id: str, revision: str, path: str) -> None:
         hub = self.hub
         repo = hub.repo(repo_id, self.user)
         commit = hub.resolve(repo, revision)
-        file, headers = repo["commits"][commit]["tree"].get(path), {"X-Repo-Commit": commit}
+        file = repo["commits"][commit]["tree"].get(path)
+        headers: dict[str, Any] = {"X-Repo-Commit": commit}
         if file is None:
             raise HubError(404, f"{path} does not exist on {revision}", "EntryNotFound", headers)
         headers["ETag"] = f'"{file["oid"]}"'

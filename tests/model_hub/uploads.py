@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from typing import Any
 
-from tests.model_hub.store import LARGE, HubError, checked
+from tests.model_hub.request import Request
+from tests.model_hub.store import LARGE, HubError, Tree, checked
 
 
 class Uploads:
     """Routes of a request handler."""
 
-    def preupload(self, tree):
+    def preupload(self: Request, tree: Tree) -> None:
+        """Say of each file how it is to come, and what is there already."""
         files = []
         for file in json.loads(self.read_body())["files"]:
             path, have = checked(file["path"]), tree.get(file["path"])
@@ -17,15 +20,17 @@ class Uploads:
             files.append(row | ({"oid": have["sha256"] if have["lfs"] else have["oid"]} if have else {}))
         self.reply(200, {"files": files})
 
-    def plan_large(self, repo_id):
+    def plan_large(self: Request, repo_id: str) -> None:
+        """Say where to send each large file that is not here yet."""
         hub = self.hub
         hub.repo(repo_id, self.user, self.role or "none")
         rows = []
         for wanted in json.loads(self.read_body())["objects"]:
-            row, size = {"oid": wanted["oid"], "size": wanted["size"]}, wanted["size"]
+            row: dict[str, Any] = {"oid": wanted["oid"], "size": wanted["size"]}
+            size = wanted["size"]
             place = f"{wanted['oid']}/{size}"
             if not hub.blob(wanted["oid"]).is_file():
-                upload = {"href": f"{hub.url}/_lfs/put/{place}"}
+                upload: dict[str, Any] = {"href": f"{hub.url}/_lfs/put/{place}"}
                 if size > hub.part_size:
                     parts = {
                         str(k + 1): f"{hub.url}/_lfs/part/{wanted['oid']}/{k + 1}"
@@ -39,8 +44,8 @@ class Uploads:
             rows.append(row)
         self.reply(200, {"transfer": "basic", "objects": rows})
 
-    def take_large(self, what, oid, arg):
-        """Signed URLs: as on S3 they carry no token."""
+    def take_large(self: Request, what: str, oid: str, arg: str) -> None:
+        """Signed URLs: as on S3 they carry no token. ``arg`` is the size, or the number of a part."""
         hub, parts = self.hub, self.hub.root / "parts"
         target, body = hub.blob(oid), self.read_body()
         if what == "verify":

@@ -9,17 +9,20 @@ import re
 import struct
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
+from tests.model_hub.request import Request
 from tests.model_hub.store import HubError
 
 
 class XetStore:
     """Xorbs and the terms of each file below a folder; ``url`` is where clients find it."""
 
-    def __init__(self, folder, url):
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
 
-    def answer(self, path, handler):
+    def answer(self, path: str, handler: Request) -> None:
         """Answer a request below /_xet."""
         if handler.headers.get("Authorization") != "Bearer xet" and not path.startswith("/_xet/data/"):
             raise HubError(401, "bad xet token")
@@ -39,10 +42,10 @@ class XetStore:
             return handler.send_file(self.folder / found[2])
         return handler.reply(200, self._plan(found[2], handler.headers.get("Range")))
 
-    def _take_shard(self, shard):
+    def _take_shard(self, shard: bytes) -> None:
         """Note which chunks of which xorbs make up each file."""
 
-        def words(at):
+        def words(at: int) -> str:
             return "".join(f"{word:016x}" for word in struct.unpack_from("<4Q", shard, at))
 
         at = 48
@@ -60,18 +63,22 @@ class XetStore:
             for name in names:
                 (self.folder / f"{name}.json").write_text(json.dumps([file_hash, terms]))
 
-    def _known(self, name):
+    def _known(self, name: str) -> list[Any] | None:
+        """A file's Xet hash and terms (xorb, size, first chunk, end), by that hash or its sha256."""
         path = self.folder / f"{name}.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
-    def _plan(self, file_hash, wanted):
+    def _plan(self, file_hash: str, wanted: str | None) -> dict[str, Any]:
         """Which bytes of which xorbs give the wanted range of a file."""
         known = self._known(file_hash)
         if known is None:
             raise HubError(404, "no such file")
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "bytes=0-")
+        assert found is not None, wanted
         start, end = int(found[1]), int(found[2]) + 1 if found[2] else 1 << 62
-        at, skip, terms, fetch = 0, None, [], {}
+        at, terms = 0, []
+        skip: int | None = None
+        fetch: dict[str, list[dict[str, Any]]] = {}
         for xorb, size, first, last in known[1]:
             if at < end and at + size > start:
                 skip = start - at if skip is None else skip
@@ -88,13 +95,13 @@ class XetStore:
             raise HubError(416, "range not satisfiable")
         return {"offset_into_first_range": skip, "terms": terms, "fetch_info": fetch}
 
-    def collect(self, sha256, size, target):
+    def collect(self, sha256: str, size: int, target: Path) -> str | None:
         """Put a file that came as xorbs to ``target``, so that it can be read plainly too; returns its Xet hash."""
         known = self._known(sha256)
         if known is None:
             return None
         if not target.exists():
-            import hf_xet
+            import hf_xet  # type: ignore[import-untyped]
 
             fresh = target.with_suffix(f".{threading.get_ident()}")
             access = {"endpoint": self.url, "token": "xet", "token_expiry_unix_secs": int(time.time()) + 3600}
