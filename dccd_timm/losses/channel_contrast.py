@@ -17,6 +17,7 @@ from torch.nn import functional as F
 TARGETS = ("hard", "soft")
 DIRECTIONS = ("symmetric", "student")
 SCOPES = ("global", "local")
+NEGATIVES = ("teacher", "student")
 # A channel whose variance is below this part of its mean square is constant: rounding, not signal.
 _CONSTANT = 1e-10
 
@@ -66,12 +67,33 @@ class _Products(torch.autograd.Function):
         return torch.addcmul(second @ grads[1].T, first, 2 * grads[0]), None
 
 
-def _correlations(student: Tensor, teacher: Tensor, soft: bool, shared: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+class _OwnProducts(torch.autograd.Function):
+    """Products [C, C] of the columns of ``first`` [M, C] with each other, and [C] with those of ``second`` [M, C].
+
+    A function of its own because autograd would go through [M, C] x [C, C] once for each side of a symmetric product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(first, second)
+        return first.T @ first, (first * second).sum(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        first, second = ctx.saved_tensors
+        return torch.addcmul(first @ (grads[0] + grads[0].T), second, grads[1]), None
+
+
+def _correlations(
+    student: Tensor, teacher: Tensor, soft: bool, shared: bool, own_negatives: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Correlation of student channels with teacher channels: [M, C] twice to [C, C] in [-1, 1].
 
-    Also returns the teacher's correlation with itself when ``soft``, and which of its channels vary, bool [C]: a
-    constant channel has no direction, its correlations and their gradients are 0. With ``shared`` the batch is that of
-    all ranks; only sums of C and C * C numbers cross them.
+    With ``own_negatives`` that is its diagonal alone, and off it stand the student's channels with each other. Also
+    returns the teacher's correlation with itself when ``soft``, and which of its channels vary, bool [C]: a constant
+    channel has no direction, its correlations and their gradients are 0. With ``shared`` the batch is that of all
+    ranks; only sums of C and C * C numbers cross them.
 
     Global means are taken off first and without gradient: one pass in float32 would lose the variance of channels with
     a large mean, and around the mean the derivative of a covariance by either mean is 0.
@@ -84,13 +106,20 @@ def _correlations(student: Tensor, teacher: Tensor, soft: bool, shared: bool) ->
         teacher = teacher - mean_teacher
         # the squared norms are the diagonal of the products, where those are needed anyway
         own = teacher.T @ teacher if soft else teacher.square().sum(0)
-    square, product = _Products.apply(student - mean_student, teacher)
+    if own_negatives:  # of the products with the teacher only the diagonal is needed
+        product, row = _OwnProducts.apply(student - mean_student, teacher)
+    else:
+        row, product = _Products.apply(student - mean_student, teacher)
     if shared:
-        parts = _SumOverRanks.apply(torch.cat([square, product.flatten(), own.flatten()]))
-        square, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
+        parts = _SumOverRanks.apply(torch.cat([row, product.flatten(), own.flatten()]))
+        row, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
+    square = product.diagonal() if own_negatives else row
     scale_student, _ = _inverse_norm(square, count * mean_student.square())
     scale_teacher, varies = _inverse_norm(own.diagonal() if soft else own, count * mean_teacher.square())
     similarity = own * torch.outer(scale_teacher, scale_teacher) if soft else None
+    if own_negatives:
+        among = product * torch.outer(scale_student, scale_student)
+        return among.diagonal_scatter(row * scale_student * scale_teacher), similarity, varies
     return product * torch.outer(scale_student, scale_teacher), similarity, varies
 
 
@@ -108,17 +137,21 @@ def channel_contrastive_loss(
     targets: str = "hard",
     direction: str = "symmetric",
     scope: str = "global",
+    negatives: str = "teacher",
 ) -> Tensor:
     """Contrast over channels of [M, C] activations: CE(R / tau, diag) by rows and columns; a float32 scalar.
 
-    R [C, C] is the correlation of student channels with teacher channels. ``soft`` targets replace diag by the
-    softmax of the teacher's own correlations / tau, so that channels alike in the teacher are no false negatives.
-    ``direction="student"`` keeps the rows only. ``scope="local"`` takes the statistics of this rank alone. Constant
-    teacher channels take no part: they carry no target.
+    R [C, C] is the correlation of student channels with teacher channels. ``negatives="student"`` leaves that on the
+    diagonal alone: off it stand the correlations of the student's channels with each other, which have to differ.
+    ``soft`` targets replace diag by the softmax of the teacher's own correlations / tau, so that channels alike in the
+    teacher are no false negatives. ``direction="student"`` keeps the rows only. ``scope="local"`` takes the statistics
+    of this rank alone. Constant teacher channels take no part: they carry no target.
     """
     with torch.autocast(student.device.type, enabled=False):
         shared = scope == "global" and _ranks() > 1
-        correlation, similarity, alive = _correlations(student.float(), teacher.float(), targets == "soft", shared)
+        correlation, similarity, alive = _correlations(
+            student.float(), teacher.float(), targets == "soft", shared, negatives == "student"
+        )
         keep = alive[None, :] & alive[:, None]
         # a large negative number and not -inf: 0 * inf in the products below would not be a number
         logits = (correlation / temperature).masked_fill(~keep, -1e4)
@@ -148,6 +181,7 @@ class ChannelContrastiveLoss(nn.Module):
         targets: ``hard`` (the same channel only) or ``soft`` (the teacher's own channel similarities).
         direction: ``symmetric`` (both directions) or ``student`` (each student channel finds its teacher channel).
         scope: ``global`` (channel statistics over the batches of all ranks) or ``local`` (of each rank by itself).
+        negatives: what a student channel is told from: the ``teacher``'s other channels, or the ``student``'s own.
 
     Raises:
         ValueError: for unknown words, or features that do not share N and C.
@@ -159,17 +193,20 @@ class ChannelContrastiveLoss(nn.Module):
         targets: str = "hard",
         direction: str = "symmetric",
         scope: str = "global",
+        negatives: str = "teacher",
     ) -> None:
         super().__init__()
-        words = {"targets": (targets, TARGETS), "direction": (direction, DIRECTIONS), "scope": (scope, SCOPES)}
+        words = {"targets": (targets, TARGETS), "direction": (direction, DIRECTIONS), "scope": (scope, SCOPES),
+                 "negatives": (negatives, NEGATIVES)}  # fmt: skip
         for name, (word, known) in words.items():
             if word not in known:
                 raise ValueError(f"{name} must be one of {known}, got {word!r}")
-        self.temperature, self.targets, self.direction, self.scope = temperature, targets, direction, scope
+        self.temperature = temperature
+        self.words = {"targets": targets, "direction": direction, "scope": scope, "negatives": negatives}
 
     def extra_repr(self) -> str:
         """Settings, for print()."""
-        return f"temperature={self.temperature}, targets={self.targets}, direction={self.direction}, scope={self.scope}"
+        return ", ".join(f"{name}={word}" for name, word in {"temperature": self.temperature, **self.words}.items())
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Loss between [N, C, H, W] pairs, or [N, C]; a float32 scalar."""
@@ -182,7 +219,7 @@ class ChannelContrastiveLoss(nn.Module):
         if student.ndim == 4:
             grid = common_grid(student.shape[-2:], teacher.shape[-2:])
             student, teacher = (_channels_last_axis(pool_to(f, grid)) for f in (student, teacher))
-        return channel_contrastive_loss(student, teacher, self.temperature, self.targets, self.direction, self.scope)
+        return channel_contrastive_loss(student, teacher, self.temperature, **self.words)
 
 
 def common_grid(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int]:

@@ -173,9 +173,14 @@ _DEAD: dict[str, tuple[Rule, ...]] = {
     "dccd_contrast_temperature": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_contrast_where": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_contrast_stages": (_OFF_DCCD, _OFF_CONTRAST),
-    "dccd_contrast_direction": (_OFF_DCCD, _OFF_CONTRAST),
+    "dccd_contrast_direction": (
+        _OFF_DCCD,
+        _OFF_CONTRAST,
+        (lambda v: v["dccd_contrast_negatives"] == "student", "among a student's own channels both are the same"),
+    ),
     "dccd_contrast_scope": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_contrast_targets": (_OFF_DCCD, _OFF_CONTRAST),
+    "dccd_contrast_negatives": (_OFF_DCCD, _OFF_CONTRAST),
     "dccd_difference_temperature": (
         _OFF_DCCD,
         _OFF_DIFFERENCE,

@@ -122,7 +122,7 @@ class Recipe:
         ("same",), "how the views relate: same, weak-strong, near, or a word for each: strong, weak, near:K")
     dccd_near_shift: int | None = _dccd(None, "near: largest shift in pixels (default: 1/50 of the size)", low=0)
     dccd_near_noise: float = _dccd(0.02, "near views: standard deviation of the noise, pixels in 0 ... 1", low=0)
-    dccd_contrast_weight: float = _dccd(0.1, "weight of the channel contrast term", low=0)
+    dccd_contrast_weight: float = _dccd(5.0, "weight of the channel contrast term", low=0)
     dccd_contrast_temperature: float = _dccd(0.1, "temperature of the channel contrast", low=1e-6)
     dccd_contrast_where: str = _dccd("spatial", "compare channels at all positions or after pooling",
                                      choices=("spatial", "pooled"))
@@ -134,6 +134,9 @@ class Recipe:
                                      choices=("global", "local"))
     dccd_contrast_targets: str = _dccd("soft", "the teacher's own channel similarities, or the same channel only",
                                        choices=("hard", "soft"))
+    dccd_contrast_negatives: str = _dccd(
+        "teacher", "tell a student channel from the teacher's other channels, or from the student's own",
+        choices=("teacher", "student"))
     dccd_difference_weight: float = _dccd(0.02, "weight of the difference term", low=0)
     dccd_difference_temperature: float = _dccd(4.0, "temperature of the difference (kl)", low=1e-6)
     dccd_difference_loss: str = _dccd("kl", "compare differences by KL of their softmax or by MSE",

@@ -87,6 +87,7 @@ def _dccd(
         contrast_stages=recipe.dccd_contrast_stages,
         contrast_direction=recipe.dccd_contrast_direction,
         contrast_targets=recipe.dccd_contrast_targets,
+        contrast_negatives=recipe.dccd_contrast_negatives,
         contrast_scope=recipe.dccd_contrast_scope,
         difference_loss_weight=recipe.dccd_difference_weight,
         difference_temperature=recipe.dccd_difference_temperature,

@@ -39,7 +39,8 @@ class DCCDTask(TrainingTask):
         distill_loss_weight, task_loss_weight, temperature: timm's words for KD.
         contrast_stages: stages counted from the end; None takes the deepest with at least 16 positions.
         contrast_where: ``spatial`` (all positions) or ``pooled`` (global average).
-        contrast_targets, contrast_direction, contrast_scope: as in :class:`dccd_timm.ChannelContrastiveLoss`.
+        contrast_targets, contrast_negatives, contrast_direction, contrast_scope: as in
+            :class:`dccd_timm.ChannelContrastiveLoss`.
         difference_views: the two views whose difference is compared.
         input_size, input_mean, input_std: images [C, H, W] and their normalisation; default: the student's own.
         teacher_dtype: precision of the teacher, whatever the student's; None computes as autocast says.
@@ -58,12 +59,13 @@ class DCCDTask(TrainingTask):
         distill_loss_weight: float | None = None,
         task_loss_weight: float | None = None,
         temperature: float = 4.0,
-        contrast_loss_weight: float = 0.1,
+        contrast_loss_weight: float = 5.0,
         contrast_temperature: float = 0.1,
         contrast_where: str = "spatial",
         contrast_stages: Sequence[int] | None = None,
         contrast_direction: str = "symmetric",
         contrast_targets: str = "soft",
+        contrast_negatives: str = "teacher",
         contrast_scope: str = "global",
         difference_loss_weight: float = 0.02,
         difference_temperature: float = 4.0,
@@ -107,7 +109,7 @@ class DCCDTask(TrainingTask):
         self.contrast_loss_weight, self.difference_loss_weight = contrast_loss_weight, difference_loss_weight
         self.criterion = resolve_classification_loss(criterion, self.device, criterion_kwargs=criterion_kwargs)
         self.contrast = ChannelContrastiveLoss(
-            contrast_temperature, contrast_targets, contrast_direction, contrast_scope
+            contrast_temperature, contrast_targets, contrast_direction, contrast_scope, contrast_negatives
         )
         self.difference = (
             DynamicDifferenceLoss(difference_temperature, views, difference_form, difference_views)

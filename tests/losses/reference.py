@@ -44,12 +44,14 @@ def channels(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def contrast(student, teacher, temperature, targets="hard", direction="symmetric"):
+def contrast(student, teacher, temperature, targets="hard", direction="symmetric", negatives="teacher"):
     if student.ndim == 4:
         grid = tuple(min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
         student, teacher = pool(student, grid), pool(teacher, grid)
     s, t = channels(student), channels(teacher)
     r = s @ t.T
+    if negatives == "student":
+        r = s @ s.T - np.eye(len(s)) + np.diag(np.diag(r))
     wanted = np.eye(len(r)) if targets == "hard" else softmax(t @ t.T / temperature, axis=1)
 
     def cross_entropy(logits):

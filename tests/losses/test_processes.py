@@ -35,7 +35,8 @@ for case in range(int(sys.argv[1])):
     with torch.no_grad():
         net.weight.copy_(torch.randn(net.weight.shape, generator=draw)), net.bias.zero_()
     loss = ChannelContrastiveLoss(
-        0.1 * pick(1, 10), ("hard", "soft")[pick(0, 1)], ("symmetric", "student")[pick(0, 1)], scope
+        0.1 * pick(1, 10), ("hard", "soft")[pick(0, 1)], ("symmetric", "student")[pick(0, 1)], scope,
+        ("teacher", "student")[pick(0, 1)],
     )
     parts = list(zip(student.split(sizes), teacher.split(sizes)))
     # in one process; local statistics mean the average over the ranks' own losses

@@ -30,14 +30,15 @@ def check(loss, function, student, teacher):
     np.testing.assert_allclose(x.grad.numpy(), wanted, rtol=1e-3, atol=2e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("negatives", ["teacher", "student"])
 @pytest.mark.parametrize("direction", ["symmetric", "student"])
 @pytest.mark.parametrize("targets", ["hard", "soft"])
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
-def test_contrast(shapes, targets, direction):
+def test_contrast(shapes, targets, direction, negatives):
     rng = np.random.default_rng(0)
     student, teacher = (rng.normal(0.7, 2.0, shape) for shape in shapes)
-    loss = ChannelContrastiveLoss(temperature=0.3, targets=targets, direction=direction)
-    check(loss, lambda s: reference.contrast(s, teacher, 0.3, targets, direction), student, teacher)
+    loss = ChannelContrastiveLoss(temperature=0.3, targets=targets, direction=direction, negatives=negatives)
+    check(loss, lambda s: reference.contrast(s, teacher, 0.3, targets, direction, negatives), student, teacher)
 
 
 @pytest.mark.parametrize("form", ["kl", "mse"])
