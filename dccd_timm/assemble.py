@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DynamoBackend, set_seed
 from timm.task import TrainingTask
 from torch import nn
 
@@ -72,6 +72,10 @@ def assemble(
     if recipe.torchcompile:
         task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
     task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
+    dynamo = accelerator.state.dynamo_plugin
+    if teacher is not None and dynamo.backend != DynamoBackend.NO:  # the launcher had the student compiled
+        frozen: Any = task.teacher
+        frozen.compile(**dynamo.to_kwargs())
     judge = None
     if teacher is not None:
         judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 from tests.model_hub import ModelHub
@@ -118,6 +119,13 @@ def small(parquet, teacher, tmp_path):
         "--lr", 0.05, "--warmup-epochs", 0, "--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "dccd",
         "--output", tmp_path / "out", "--experiment", "run",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def fresh_accelerator():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 WRITE, READ = "hf_writeTokenOfAlice1", "hf_readTokenOfAlice22"

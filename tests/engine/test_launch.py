@@ -1,7 +1,10 @@
 """Launches that would train something else than was asked are refused in one line, before anything is opened."""
 
 import pytest
+from torch._dynamo import OptimizedModule
 
+from dccd_timm.assemble import Data, assemble
+from dccd_timm.data.build import open_split
 from dccd_timm.engine.accelerator import start_accelerator
 from dccd_timm.recipe import UserError, load_recipe
 
@@ -27,3 +30,14 @@ def test_it_is_refused(env, flags, message, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         start_accelerator(load_recipe(["--device", "cpu", *flags]))
+
+
+@pytest.mark.parametrize("method", ["dccd", "logit"])
+def test_a_launcher_that_compiles_the_student_compiles_its_teacher(method, small, monkeypatch, fresh_accelerator):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    recipe = load_recipe([*map(str, small), "--kd-distill-type", method, "--device", "cpu"])
+    data = Data(open_split(recipe, recipe.train_split, is_training=True), None)
+    pieces = assemble(recipe, data, start_accelerator(recipe), 0, None)
+    pieces.loader.close()
+    teacher = pieces.task.teacher  # timm's own compiles the model in it
+    assert teacher._compiled_call_impl or isinstance(teacher.model, OptimizedModule)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from dccd_timm.engine.optim import build_scheduler
@@ -24,13 +23,6 @@ OTHERS = sorted(path for data in ("imagenet", "fashion-mnist") for path in (ROOT
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("recipes")
-
-
-@pytest.fixture
-def fresh_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.mark.parametrize("recipe", [*CIFAR, *OTHERS], ids=lambda path: path.stem)
