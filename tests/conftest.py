@@ -123,9 +123,15 @@ def small(parquet, teacher, tmp_path):
 
 @pytest.fixture
 def fresh_accelerator():
+    """What accelerate remembers for a whole process is forgotten before and after."""
+
+    def forget():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    forget()
     yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    forget()
 
 
 WRITE, READ = "hf_writeTokenOfAlice1", "hf_readTokenOfAlice22"
@@ -143,7 +149,7 @@ def tiny(parquet, teacher):
     return [
         "--dataset", f"hfids/{parquet}", "--val-split", "test", "--model", "resnetv2_18", "--model-kwargs",
         "layers=(1,1,1)", "channels=(8,16,24)", "stem_chs=8", "--img-size", 48, "-b", 16, "-j", 0, "--epochs", 3,
-        "--lr", 0.1, "--warmup-epochs", 0, "--model-ema", "--model-ema-decay", 0.9999, "--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "dccd",
+        "--lr", 0.1, "--dccd-contrast-weight", 0.1, "--warmup-epochs", 0, "--model-ema", "--model-ema-decay", 0.9999, "--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "dccd",
     ]  # fmt: skip
 
 
