@@ -69,13 +69,13 @@ def assemble(
     if recipe.model_ema:
         device = torch.device("cpu") if recipe.model_ema_force_cpu else None
         task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
+    dynamo = accelerator.state.dynamo_plugin
     if recipe.torchcompile:
         task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
-    task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
-    dynamo = accelerator.state.dynamo_plugin
-    if teacher is not None and dynamo.backend != DynamoBackend.NO:  # the launcher had the student compiled
+    elif teacher is not None and dynamo.backend != DynamoBackend.NO:  # accelerate compiles what it prepares: no teacher
         frozen: Any = task.teacher
         frozen.compile(**dynamo.to_kwargs())
+    task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
     judge = None
     if teacher is not None:
         judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)

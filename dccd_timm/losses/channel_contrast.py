@@ -68,7 +68,7 @@ class _Products(torch.autograd.Function):
 
 
 class _OwnProducts(torch.autograd.Function):
-    """Products [C, C] of the columns of ``first`` [M, C] with each other, and [C] with those of ``second`` [M, C].
+    """Products [C] of the columns of ``first`` [M, C] with those of ``second`` [M, C], and [C, C] with each other.
 
     A function of its own because autograd would go through [M, C] x [C, C] once for each side of a symmetric product.
     """
@@ -76,13 +76,13 @@ class _OwnProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(first, second)
-        return first.T @ first, (first * second).sum(0)
+        return (first * second).sum(0), first.T @ first
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         first, second = ctx.saved_tensors
-        return torch.addcmul(first @ (grads[0] + grads[0].T), second, grads[1]), None
+        return torch.addcmul(first @ (grads[1] + grads[1].T), second, grads[0]), None
 
 
 def _correlations(
@@ -106,20 +106,20 @@ def _correlations(
         teacher = teacher - mean_teacher
         # the squared norms are the diagonal of the products, where those are needed anyway
         own = teacher.T @ teacher if soft else teacher.square().sum(0)
-    if own_negatives:  # of the products with the teacher only the diagonal is needed
-        product, row = _OwnProducts.apply(student - mean_student, teacher)
-    else:
-        row, product = _Products.apply(student - mean_student, teacher)
+    # either the student's squared norms and all products with the teacher's channels, or the products of matching
+    # channels and all among the student's own, whose diagonal is its squared norms
+    products = _OwnProducts if own_negatives else _Products
+    vector, product = products.apply(student - mean_student, teacher)
     if shared:
-        parts = _SumOverRanks.apply(torch.cat([row, product.flatten(), own.flatten()]))
-        row, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
-    square = product.diagonal() if own_negatives else row
+        parts = _SumOverRanks.apply(torch.cat([vector, product.flatten(), own.flatten()]))
+        vector, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
+    square = product.diagonal() if own_negatives else vector
     scale_student, _ = _inverse_norm(square, count * mean_student.square())
     scale_teacher, varies = _inverse_norm(own.diagonal() if soft else own, count * mean_teacher.square())
     similarity = own * torch.outer(scale_teacher, scale_teacher) if soft else None
     if own_negatives:
         among = product * torch.outer(scale_student, scale_student)
-        return among.diagonal_scatter(row * scale_student * scale_teacher), similarity, varies
+        return among.diagonal_scatter(vector * scale_student * scale_teacher), similarity, varies
     return product * torch.outer(scale_student, scale_teacher), similarity, varies
 
 
@@ -179,7 +179,8 @@ class ChannelContrastiveLoss(nn.Module):
     Args:
         temperature: tau of the contrast.
         targets: ``hard`` (the same channel only) or ``soft`` (the teacher's own channel similarities).
-        direction: ``symmetric`` (both directions) or ``student`` (each student channel finds its teacher channel).
+        direction: ``symmetric`` (both directions) or ``student`` (each student channel finds its teacher channel); the
+            same when negatives are the student's own.
         scope: ``global`` (channel statistics over the batches of all ranks) or ``local`` (of each rank by itself).
         negatives: what a student channel is told from: the ``teacher``'s other channels, or the ``student``'s own.
 
@@ -202,11 +203,11 @@ class ChannelContrastiveLoss(nn.Module):
             if word not in known:
                 raise ValueError(f"{name} must be one of {known}, got {word!r}")
         self.temperature = temperature
-        self.words = {"targets": targets, "direction": direction, "scope": scope, "negatives": negatives}
+        self.options = {"targets": targets, "direction": direction, "scope": scope, "negatives": negatives}
 
     def extra_repr(self) -> str:
         """Settings, for print()."""
-        return ", ".join(f"{name}={word}" for name, word in {"temperature": self.temperature, **self.words}.items())
+        return ", ".join(f"{name}={word}" for name, word in {"temperature": self.temperature, **self.options}.items())
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Loss between [N, C, H, W] pairs, or [N, C]; a float32 scalar."""
@@ -219,7 +220,7 @@ class ChannelContrastiveLoss(nn.Module):
         if student.ndim == 4:
             grid = common_grid(student.shape[-2:], teacher.shape[-2:])
             student, teacher = (_channels_last_axis(pool_to(f, grid)) for f in (student, teacher))
-        return channel_contrastive_loss(student, teacher, self.temperature, **self.words)
+        return channel_contrastive_loss(student, teacher, self.temperature, **self.options)
 
 
 def common_grid(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int]:

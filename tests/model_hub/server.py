@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import yaml
 
@@ -94,7 +94,6 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         self.route = urlsplit(self.path).path
-        self.query = dict(parse_qsl(urlsplit(self.path).query))
         self.body_read, self.sent = self.command in ("GET", "HEAD"), None
         self.rule = self.hub.fault(f"{self.command} {self.path}")
         try:

@@ -82,6 +82,10 @@ def test_a_recipe_is_frozen():
         ("--model-ema-decay 0.9", "no effect: model_ema is off"),
         ("--dccd-contrast-temperature 0.2", "no effect: only kd_distill_type dccd reads it"),
         ("--kd-temperature 2", "no effect"),
+        (
+            "--kd-distill-type dccd --kd-model-name resnet18 --dccd-contrast-negatives student --dccd-contrast-direction student",
+            "no effect: among a student's own channels both are the same",
+        ),
         ("--kd-teacher-checkpoint x.safetensors", "no effect: no teacher is named"),
         ("--amp-dtype bfloat16", "no effect: amp is off"),
         ("--mixup-prob 0.5", "no effect: mixup and cutmix are off"),
