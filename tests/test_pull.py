@@ -1,5 +1,6 @@
 """Students back from a Hub: with timm alone, by revision, from the cache, and into the next training."""
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,13 @@ from tests.model_hub.client import assert_failed
 def no_faults_left(model_hub):
     model_hub.faults.clear()
 
+
+DOWNLOAD = """
+import hashlib, huggingface_hub, pathlib
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 500  # what it has by then is written, and not asked for again
+path = huggingface_hub.hf_hub_download(name, "model.safetensors")
+print(hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest())
+"""
 
 PULL_ALONE = """
 import sys, timm, torch
@@ -43,6 +51,18 @@ def test_timm_alone_pulls_the_student_bit_for_bit_and_the_cards_snippet_runs(mod
         assert done.returncode == 0, done.stderr
         assert torch.equal(torch.load(path), expected)
         assert re.fullmatch(r"( *\d+\.\d %  (circle|cross|stripes)\n){3}", done.stdout)
+
+
+def test_a_download_that_breaks_off_goes_on(model_hub, pushed, client):
+    name = f"alice/cut-{'xet' if client.xet else 'lfs'}"
+    assert client.push(pushed[0], name, token=WRITE).code == 0
+    seen = len(model_hub.log)
+    model_hub.fail(r"GET /(_cdn|_xet/data)/", cut=2000)
+    done = client.do(DOWNLOAD, READ, name=name)
+    assert done.code == 0 and not model_hub.faults[0]["times"], done.text
+    assert done.text.split()[-1] == hashlib.sha256((pushed[0] / "best/model.safetensors").read_bytes()).hexdigest()
+    parts = [sent for request, sent, *_ in model_hub.log[seen:] if "/_cdn/" in request]
+    assert client.xet or parts == [200, 206]  # the rest, and not all of it again
 
 
 def test_validate_gives_the_cards_number(model_hub, pushed, parquet, tmp_path):

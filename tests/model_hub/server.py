@@ -54,7 +54,7 @@ class ModelHub(Store):
 
     def fail(self, match: str, times: int = 1, **what: Any) -> None:
         """Let the next ``times`` requests whose "METHOD /path" ``match`` finds fail: ``status`` (with ``headers``),
-        ``drop``, ``cut`` (closed after so many bytes of the body), ``delay`` seconds; ``after`` the work is done."""
+        ``drop``, ``cut`` (closed after so many bytes sent or got), ``delay`` seconds; ``after`` the work is done."""
         self.faults.append({"match": match, "times": times, **what})
 
     def fault(self, request: str) -> dict[str, Any]:
@@ -171,7 +171,9 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             self.send_header(name, str(value))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: self.rule.get("cut")])
+            if "cut" in self.rule:  # an upload that is cut does not come so far
+                raise Drop
 
     def send_file(self, path: Path, headers: dict[str, Any] | None = None) -> None:
         if not path.is_file():
