@@ -236,7 +236,7 @@ for p, i in zip(*(t.tolist() for t in probabilities.topk(min(5, len(probabilitie
             again += f"\n\nBefore it runs elsewhere:\n{notes}"
         return f"""## Training
 
-Settings that differ from timm's and dccd-timm's defaults; `args.yaml` has all, `summary.csv` every epoch.
+The method's settings, and what differs from defaults; `args.yaml` has all, `summary.csv` every epoch.
 
 | setting | value |
 |---|---|

@@ -49,6 +49,11 @@ def dead_knobs(values: Values, names: set[str]) -> list[str]:
     return lines
 
 
+def has_effect(name: str, values: Values) -> bool:
+    """Whether a setting changes anything beside ``values``."""
+    return _dead_reason(name, defaults() | values) is None
+
+
 def contradictions(values: Values) -> list[str]:
     """One line for each pair of settings that cannot hold together, after :func:`resolve`."""
     method, views = values["kd_distill_type"], values["dccd_views"]

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from dccd_timm.recipe.check import defaults
+from dccd_timm.recipe.check import defaults, has_effect
 
 # They say where a run was kept and who was told, not how the student was made.
 _PRIVATE = ("output", "experiment", "resume", "no_resume_opt", "log_with", "log_wandb", "log_interval", "wandb_project",
@@ -54,9 +54,15 @@ def public_settings(
 
 
 def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings that differ from their defaults."""
+    """Those settings that differ from their defaults, and DCCD's own that have an effect: another version of this
+    package may have other defaults for them."""
     known = defaults()
-    return {k: v for k, v in settings.items() if k in known and _plain(v) != _plain(known[k])}
+
+    def told(name: str, value: Any) -> bool:
+        own = settings.get("kd_distill_type") == "dccd" and name.startswith("dccd_") and value is not None
+        return _plain(value) != _plain(known[name]) or (own and has_effect(name, settings))
+
+    return {name: value for name, value in settings.items() if name in known and told(name, value)}
 
 
 def split_source(name: str) -> tuple[str, str]:
