@@ -26,8 +26,8 @@ assert "dccd_timm" not in sys.modules
 
 # What would be published of it names nobody and no machine.
 os.environ["HF_TOKEN"] = "hf_" + "secret" * 6
-from dccd_timm.card import Card  # noqa: E402
-from dccd_timm.hub import gather  # noqa: E402
+from dccd_timm.hub.card import Card  # noqa: E402
+from dccd_timm.hub.push import gather  # noqa: E402
 
 with tempfile.TemporaryDirectory() as folder:
     gather(Card(run, "alice/student"), Path(folder))

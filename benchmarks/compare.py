@@ -27,7 +27,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.comparison import draw, markdown, summarise, write_csv  # noqa: E402
-from dccd_timm.recipe import UserError, load_recipe  # noqa: E402
+from dccd_timm.errors import UserError  # noqa: E402
+from dccd_timm.recipe import load_recipe  # noqa: E402
 
 CONTROL = "two-view KD"
 _ONE_VIEW = "--dccd-views 1 --dccd-view-aug same"

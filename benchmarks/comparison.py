@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from dccd_timm.pictures import BLUE, GREY, ORANGE, pyplot
+from dccd_timm.report.pictures import BLUE, GREY, ORANGE, pyplot
 
 NUMBERS = ("top1", "agreement", "effective_rank", "views_seen", "train_seconds")
 

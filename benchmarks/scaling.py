@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from dccd_timm import DCCDTask
-from dccd_timm.losses import channel_contrast
+from dccd_timm.losses import contrast as channel_contrast
 
 PAIRS = (("resnet50", "resnet18"), ("vit_base_patch16_224", "vit_small_patch16_224"))
 

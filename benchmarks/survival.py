@@ -32,7 +32,7 @@ FUNCTIONS = {"update": "training_step", "save": "save_state", "validation": "eva
 def launch(arguments: list[str], processes: int, sabotage: str = "") -> tuple[int, str]:
     """Run the program as a user would; exit code and stderr."""
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'saboteur'}"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'fakes' / 'saboteur'}"}
     done = subprocess.run(
         [sys.executable, *(ranks if processes > 1 else []), str(ROOT / "train.py"), *arguments],
         capture_output=True, text=True, timeout=600, env=env | ({"SABOTAGE": sabotage} if sabotage else {}),

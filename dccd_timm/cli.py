@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dccd_timm.guard import guarded
+from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import load_recipe, load_validation
 
 
@@ -11,7 +11,7 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
     def story(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
-        from dccd_timm.run import train  # torch, timm and datasets load only once the flags are right
+        from dccd_timm.run.train import train  # torch, timm and datasets load only once the flags are right
 
         train(recipe)
 
@@ -23,7 +23,7 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 
     def story(arguments: Sequence[str]) -> None:
         options = load_validation(arguments)
-        from dccd_timm.validate import validate
+        from dccd_timm.run.validate import validate
 
         validate(options)
 

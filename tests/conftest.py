@@ -12,8 +12,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
-from tests.model_hub import ModelHub
-from tests.model_hub.client import Client
+from tests.fakes.model_hub import ModelHub
+from tests.fakes.model_hub.client import Client
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["circle", "cross", "stripes"]

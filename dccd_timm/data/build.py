@@ -11,16 +11,17 @@ from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader
 
+from dccd_timm.data.decode import Collate, Reader, SkipCounter
 from dccd_timm.data.device import ViewPreparer
 from dccd_timm.data.fast import FastViews
 from dccd_timm.data.loader import AnySource, EpochSampler, EvalLoader, MapViews, TimmStreamViews, TrainLoader
-from dccd_timm.data.reading import Place, StreamBatches
-from dccd_timm.data.sample import Collate, Reader, SkipCounter
-from dccd_timm.data.source import MapSource, TimmStreamSource, image_mode, open_timm
-from dccd_timm.data.stream import StreamSource, open_stream
+from dccd_timm.data.sources.hfids import StreamSource, open_stream
+from dccd_timm.data.sources.timm_readers import MapSource, TimmStreamSource, image_mode, open_timm
+from dccd_timm.data.stream import Place, StreamBatches
 from dccd_timm.data.views import erased_views, eval_view, train_views
-from dccd_timm.process import end_with_parent
-from dccd_timm.recipe import Recipe, UserError, plan_views
+from dccd_timm.errors import UserError
+from dccd_timm.launch.process import end_with_parent
+from dccd_timm.recipe import Recipe, plan_views
 
 _logger = logging.getLogger(__name__)
 

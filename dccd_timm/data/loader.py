@@ -9,13 +9,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from dccd_timm.batch import Batch
+from dccd_timm.data.decode import Reader, Sample, SkipCounter
 from dccd_timm.data.device import ViewPreparer
-from dccd_timm.data.reading import BLOCK_RECORDS, StreamBatches
-from dccd_timm.data.sample import Reader, Sample, SkipCounter
-from dccd_timm.data.source import MapSource, TimmStreamSource
-from dccd_timm.data.stream import StreamSource
+from dccd_timm.data.sources.hfids import StreamSource
+from dccd_timm.data.sources.timm_readers import MapSource, TimmStreamSource
+from dccd_timm.data.stream import BLOCK_RECORDS, StreamBatches
 from dccd_timm.data.views import mix
-from dccd_timm.recipe import UserError
+from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dccd_timm.recipe import UserError
+from dccd_timm.errors import UserError
 
 
 class LossMeter:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dccd_timm.engine.meter import LossMeter
-from dccd_timm.recipe import UserError
+from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
 

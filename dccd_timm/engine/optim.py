@@ -11,7 +11,8 @@ from timm.task import TrainingTask
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import Recipe
 
 _logger = logging.getLogger(__name__)
 

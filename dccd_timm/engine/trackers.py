@@ -7,7 +7,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import Recipe
 
 _FILE = "tracker.json"
 

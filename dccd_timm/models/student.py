@@ -8,8 +8,9 @@ from timm.data import resolve_input_data_config
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from dccd_timm.models.create import checkpoint_file, create_sized, one_line, origin
-from dccd_timm.recipe import Recipe, UserError
+from dccd_timm.errors import UserError
+from dccd_timm.models.load import checkpoint_file, create_sized, one_line, origin
+from dccd_timm.recipe import Recipe
 
 
 def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, dict[str, Any]]:

@@ -7,7 +7,7 @@ import typing
 from dataclasses import MISSING, Field
 from typing import Any, NamedTuple
 
-from dccd_timm.recipe.errors import UserError
+from dccd_timm.errors import UserError
 
 
 class Kind(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from dccd_timm.recipe.check import contradictions, dead_knobs, resolve
-from dccd_timm.recipe.errors import UserError
+from dccd_timm.errors import UserError
 from dccd_timm.recipe.fields import Recipe
 from dccd_timm.recipe.parse import Grammar, joined
+from dccd_timm.recipe.rules import contradictions, dead_knobs, resolve
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
 
 _logger = logging.getLogger(__name__)

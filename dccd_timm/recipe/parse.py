@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import Field
 from typing import Any, NoReturn
 
+from dccd_timm.errors import UserError
 from dccd_timm.recipe.coerce import coerce, kind_of
-from dccd_timm.recipe.errors import UserError
 from dccd_timm.recipe.foreign import ForeignFlag
 
 _logger = logging.getLogger(__name__)

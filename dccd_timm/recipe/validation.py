@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dccd_timm.recipe.errors import UserError
+from dccd_timm.errors import UserError
 from dccd_timm.recipe.fields import Recipe, option
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.parse import Grammar, joined

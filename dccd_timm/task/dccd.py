@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dccd_timm.batch import fold_views
 from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss, distillation_loss
-from dccd_timm.losses.channel_contrast import common_grid
+from dccd_timm.losses.contrast import common_grid
 from dccd_timm.models.fold import fold_batch_norms
 from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head
 from dccd_timm.models.teacher import FrozenTeacher, check_classes, freeze, load_teacher

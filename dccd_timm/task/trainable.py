@@ -6,7 +6,7 @@ from typing import Any
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from dccd_timm.losses.channel_contrast import pool_to
+from dccd_timm.losses.contrast import pool_to
 from dccd_timm.models.taps import tapped_forward
 
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from dccd_timm.data.build import build_train_loader, open_split
-from dccd_timm.recipe import UserError, load_recipe
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
 from tests.conftest import CLASSES, ROOT, encoded, picture, run_program, write_parquet
-from tests.hub import DatasetHub
+from tests.fakes.data_hub import DatasetHub
 from tests.test_programs import assert_one_line
 
 CDN = r"GET /_cdn/.*train-"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dccd_timm.data.build import build_eval_loader, build_train_loader, open_split
-from dccd_timm.recipe import UserError, load_recipe
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
 from tests.conftest import CLASSES, encoded, picture
 
 CONFIG = dict(input_size=(3, 40, 40), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)

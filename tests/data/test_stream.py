@@ -17,8 +17,8 @@ from PIL import Image
 
 from dccd_timm.data import build, reading
 from dccd_timm.data.build import build_eval_loader, build_train_loader, open_split
-from dccd_timm.data.stream import StreamSource
-from dccd_timm.engine.failures import explain
+from dccd_timm.data.sources.hfids import StreamSource
+from dccd_timm.launch.failures import explain
 from dccd_timm.recipe import load_recipe
 
 CONFIG = dict(input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)

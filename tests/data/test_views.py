@@ -12,7 +12,8 @@ from dccd_timm import MultiViewTransform
 from dccd_timm.batch import Batch, fold_views
 from dccd_timm.data.device import ViewPreparer
 from dccd_timm.data.views import decode, erased_views, seeded, train_views
-from dccd_timm.recipe import UserError, load_recipe, plan_views
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe, plan_views
 from tests.conftest import encoded, picture
 
 CONFIG = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)

@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from timm.task import ClassificationTask
 
 from dccd_timm.batch import Batch
-from dccd_timm.engine.failures import explain
+from dccd_timm.engine.loop import Start, train
 from dccd_timm.engine.optim import build_optimizer, build_scheduler, load_scheduler_state, scheduler_state
-from dccd_timm.engine.train import Start, train
-from dccd_timm.recipe import UserError, load_recipe
+from dccd_timm.errors import UserError
+from dccd_timm.launch.failures import explain
+from dccd_timm.recipe import load_recipe
 
 
 class Loader:

@@ -7,8 +7,9 @@ import timm
 import torch
 from timm.layers import BatchNormAct2d
 
+from dccd_timm.errors import UserError
 from dccd_timm.models.student import share_batch_norms
-from dccd_timm.recipe import UserError, load_recipe
+from dccd_timm.recipe import load_recipe
 
 CPU = torch.device("cpu")
 

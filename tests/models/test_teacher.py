@@ -9,8 +9,8 @@ import timm
 import torch
 from timm.models import save_for_hf
 
+from dccd_timm.errors import UserError
 from dccd_timm.models.teacher import load_teacher
-from dccd_timm.recipe import UserError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dccd_timm.recipe import Recipe, UserError, load_recipe
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.load import GRAMMAR
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
 

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import yaml
 
-from dccd_timm.recipe import Recipe, UserError, load_recipe, load_validation
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import Recipe, load_recipe, load_validation
 
 DCCD = ["--kd-model-name", "resnet18", "--kd-distill-type", "dccd"]
 

@@ -9,7 +9,7 @@ from timm.task import LogitDistillationTask
 from torch import nn
 
 from dccd_timm import DCCDTask
-from dccd_timm.recipe import UserError
+from dccd_timm.errors import UserError
 
 RESNET = dict(num_classes=10, layers=(1, 1, 1), stem_chs=8)
 

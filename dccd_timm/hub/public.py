@@ -1,0 +1,112 @@
+"""Settings as they may be shown to the world: enough to train again, nothing about who trained where."""
+
+import getpass
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+from dccd_timm.recipe.rules import defaults, has_effect
+
+# They say where a run was kept and who was told, not how the student was made.
+_PRIVATE = ("output", "experiment", "resume", "no_resume_opt", "log_with", "log_wandb", "log_interval", "wandb_project",
+            "wandb_tags", "wandb_resume_id", "push_to_hub", "hub_public", "hub_revision", "hub_interval", "hub_license",
+            "recovery_interval", "checkpoint_hist")  # fmt: skip
+_FILES = ("data_dir", "class_map", "pretrained_path", "initial_checkpoint", "kd_teacher_checkpoint")
+_MODELS = ("model", "kd_model_name")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_ABSOLUTE = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:,]+)*/([^\s/:,]+)")
+_SOURCE = re.compile(r"(hf[-_]hub:|local-dir:|[a-z_]+/)?(.*)")
+
+
+def public_settings(
+    settings: dict[str, Any], architectures: dict[str, str], pins: dict[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings that may be published, and notes on what has to be put in by hand.
+
+    ``architectures`` names the model behind a ``local-dir:``, ``pins`` the commit of an ``hf-hub:`` name, by setting.
+    What lies on this machine alone becomes the last part of its path.
+    """
+    shown = {k: v for k, v in settings.items() if k not in _PRIVATE}
+    notes = []
+    for key in (*_FILES, *_MODELS, "dataset"):
+        value = shown.get(key)
+        if not isinstance(value, str) or not value:
+            continue
+        source, place = split_source(value)
+        if source.startswith("hf"):
+            if source.endswith("hub:"):
+                shown[key] = value if "@" in value or key not in pins else f"{value}@{pins[key]}"
+                continue
+            if key == "dataset" and _on_hub(place):
+                continue
+        named = key in _MODELS and not source  # timm's own
+        named = named or (key == "dataset" and "/" not in place and not source.startswith("hf"))
+        if _shipped(place):
+            notes.append(f"{place} lies in dccd-timm's repository: run it from there")
+        if named or _shipped(place):
+            continue
+        name = Path(place).name
+        name = architectures.get(key, name) if key in _MODELS else source + ("data" if name == _user() else name)
+        notes.append(f"{key} was a place on the author's machine: put yours instead of {name}")
+        shown[key] = name
+    return {key: scrubbed(value) for key, value in shown.items()}, notes
+
+
+def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that differ from their defaults, and DCCD's own that have an effect: another version of this
+    package may have other defaults for them."""
+    known = defaults()
+
+    def told(name: str, value: Any) -> bool:
+        own = settings.get("kd_distill_type") == "dccd" and name.startswith("dccd_") and value is not None
+        return _plain(value) != _plain(known[name]) or (own and has_effect(name, settings))
+
+    return {name: value for name, value in settings.items() if name in known and told(name, value)}
+
+
+def split_source(name: str) -> tuple[str, str]:
+    """Source (``hf-hub:``, ``local-dir:``, ``hfids/`` ... or nothing) and place of a model, data set or file."""
+    found = _SOURCE.fullmatch(name)
+    assert found is not None
+    return found[1] or "", found[2]
+
+
+def hub_data(dataset: str) -> str | None:
+    """The Hub id of a data set, or None when it lies elsewhere."""
+    source, place = split_source(dataset)
+    return place if source in ("hfids/", "hfds/") and _on_hub(place) else None
+
+
+def scrubbed(value: Any) -> Any:
+    """``value`` without tokens, absolute paths, home folder and host name."""
+    if isinstance(value, dict):
+        return {k: scrubbed(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrubbed(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    value = _ABSOLUTE.sub(r"\1", _TOKEN.sub("hf_...", value))
+    for private in (str(Path.home()), socket.gethostname()):
+        value = value.replace(private, "...") if len(private) > 2 else value
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shipped(place: str) -> bool:
+    """Whether a place lies in this package's repository, so that everybody has it."""
+    return place.startswith("recipes/") and ".." not in place
+
+
+def _on_hub(place: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", place) is not None and not Path(place).exists()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may have no entry for its user
+        return ""

@@ -1,0 +1,113 @@
+"""How accelerate is started: launch, device, precision, accumulation, and who may talk."""
+
+import importlib
+import logging
+import os
+import signal
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import InitProcessGroupKwargs
+from timm.layers import set_fast_norm
+
+from dccd_timm.errors import UserError
+from dccd_timm.launch.process import end_with_parent
+from dccd_timm.recipe import Recipe
+
+_CPU_LAUNCH = "torchrun --nproc-per-node N train.py ... starts N processes on CPUs"
+
+
+def start_accelerator(recipe: Recipe) -> Accelerator:
+    """The process's Accelerator, with timm's device settings made.
+
+    Raises:
+        UserError: for a precision or tracker that is not to be had here, a launch that would train N times alone, or
+            one that splits the student itself over ranks.
+    """
+    for module in recipe.device_modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"--device-modules {module} cannot be imported: {error}") from error
+    _check_launch(recipe)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        end_with_parent(signal.SIGTERM)  # ranks would write states behind their launcher's back
+    cpu = recipe.device == "cpu" or not torch.accelerator.is_available()
+    precision = {"float16": "fp16", "bfloat16": "bf16"}[recipe.amp_dtype] if recipe.amp else None
+    if cpu and (precision or os.environ.get("ACCELERATE_MIXED_PRECISION")) == "fp16":
+        raise UserError("float16 needs a GPU: use --amp-dtype bfloat16, or drop --amp")
+    if cpu and recipe.kd_teacher_dtype == "float16":
+        raise UserError("--kd-teacher-dtype float16 needs a GPU: use bfloat16 or float32")
+    # longer than the data may take to come, or ranks would give up one that waits for the Hub
+    timeout = timedelta(seconds=recipe.dist_timeout or recipe.data_timeout + 300)
+    if cpu or torch.cuda.is_available():
+        _join_again("gloo" if cpu else "nccl", timeout)
+    handlers: list[Any] = [
+        DistributedDataParallelKwargs(broadcast_buffers=not recipe.no_ddp_bb, gradient_as_bucket_view=True)
+    ]
+    if world > 1:  # a backend makes accelerate look for a group, even of one
+        handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=precision,
+        gradient_accumulation_steps=recipe.grad_accum_steps,
+        log_with=None if recipe.log_with == "none" else recipe.log_with,
+        project_dir=recipe.output,
+        kwargs_handlers=handlers,
+    )
+    if world != accelerator.num_processes:
+        raise UserError(
+            f"the launcher started {world} processes but accelerate sees {accelerator.num_processes}: use accelerate"
+            " launch --multi_gpu, or torchrun --nproc-per-node"
+        )
+    if recipe.log_with != "none" and not accelerator.log_with:
+        raise UserError(f"--log-with {recipe.log_with} needs its package: pip install {recipe.log_with}")
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    if recipe.fast_norm:
+        set_fast_norm()
+    if not accelerator.is_main_process:
+        logging.getLogger().setLevel(logging.WARNING)
+    return accelerator
+
+
+def _check_launch(recipe: Recipe) -> None:
+    """Refuse what accelerate's launcher or configuration asks for and would not do, or not as asked."""
+    on = {name for name, value in os.environ.items() if value.lower() in ("true", "1")}
+    for switch, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+                         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")):  # fmt: skip
+        if switch in on:
+            raise UserError(
+                f"{what} splits the student over ranks, which a student small enough to distil does not need: use"
+                " accelerate launch --multi_gpu, a whole student per GPU (--grad-checkpointing and --amp save memory)"
+            )
+    if "ACCELERATE_USE_CPU" in on and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise UserError(f"accelerate launch --cpu --num_processes N starts one process, whatever N: {_CPU_LAUNCH}")
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps not in ("1", str(recipe.grad_accum_steps)):
+        raise UserError(
+            f"accelerate is configured for gradient_accumulation_steps {steps}, the recipe says"
+            f" {recipe.grad_accum_steps}: give --grad-accum-steps {steps}, or drop it there"
+        )
+
+
+def _join_again(backend: str, timeout: timedelta) -> None:
+    """Form the group of ranks that torchrun started anew: left to itself, gloo meets the dead ranks' keys and fails.
+
+    The number of restarts is known to one machine only, so several machines are left to torch.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    if restarts == "0" or not alone or os.environ["WORLD_SIZE"] == "1":
+        return
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, hosts, timeout=timeout)
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(f"dccd_timm_{restarts}", store), rank=rank, world_size=world, timeout=timeout
+    )

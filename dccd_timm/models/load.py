@@ -1,0 +1,166 @@
+"""One way to ask timm for a model, with every failure told in one line."""
+
+import difflib
+import functools
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from timm.models import parse_model_name, resolve_model_input_args, split_model_name_tag
+from torch import nn
+
+from dccd_timm.errors import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+def check_name(name: str, role: str) -> None:
+    """Refuse a name that timm does not know, with the nearest one that it does.
+
+    Raises:
+        UserError: unknown architecture or source.
+    """
+    try:
+        source, model_id = parse_model_name(name)
+    except ValueError as error:
+        raise UserError(f"{role}: {error}") from None
+    if source == "hf-hub":
+        _ask_hub(model_id, role)
+    if source:
+        return
+    architecture = split_model_name_tag(model_id)[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them all"
+        raise UserError(f"{role}: timm has no model {architecture!r}; {hint}")
+
+
+def create(name: str, role: str, **kwargs: Any) -> nn.Module:
+    """``timm.create_model(name, **kwargs)`` for the student or the teacher, whichever ``role`` names.
+
+    Raises:
+        UserError: unknown name, wrong arguments, missing weights or no network; one line with the cause.
+    """
+    check_name(name, role)
+    try:
+        return timm.create_model(name, **kwargs)
+    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        raise UserError(
+            f"{role} {name}: its weights could not be downloaded ({one_line(error)}); check the name and the network"
+        ) from error
+    except FileNotFoundError as error:
+        where = error.filename or one_line(error) or name
+        raise UserError(f"{role} {name}: {where} does not exist") from error
+    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, IndexError, AttributeError) as error:
+        raise UserError(f"{role} {name} cannot be built: {one_line(error)}") from error
+
+
+def create_sized(
+    name: str, role: str, request: dict[str, Any], model_kwargs: dict[str, Any], **kwargs: Any
+) -> nn.Module:
+    """:func:`create` for images as requested (``in_chans``, ``img_size``, ``input_size``).
+
+    timm knows which architectures take a size at construction; ``model_kwargs`` are the architecture's own arguments.
+    """
+    check_name(name, role)
+    try:
+        sized = resolve_model_input_args(name, request, **model_kwargs)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{role} {name} cannot be built: {one_line(error)}") from error
+    for resolved in ("model_name", "pretrained_cfg", "pretrained_model_args"):
+        sized.pop(resolved, None)
+    given = {key: value for key, value in kwargs.items() if value is not None}
+    return create(name, role, **(sized | given))
+
+
+def checkpoint_file(name: str, role: str) -> str:
+    """The file of weights behind ``hf-hub:owner/name``, ``local-dir:path``, or a path, which stays as it is.
+
+    Raises:
+        UserError: when the Hub does not have it, or cannot be asked and the cache is empty.
+    """
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        return str(Path(place) / "model.safetensors")
+    if source not in ("hf-hub", "hf_hub"):
+        return name
+    _ask_hub(place, role)
+    repo_id, _, revision = place.partition("@")
+    try:
+        return hf_hub_download(repo_id, "model.safetensors", revision=revision or None)
+    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        raise UserError(f"{role} {name}: its weights could not be downloaded ({one_line(error)})") from error
+
+
+def origin(name: str, model: Any, pretrained: bool = True) -> dict[str, Any]:
+    """Where a model's weights come from: its name, and ``hub_id``, ``commit`` and ``license`` where they are known."""
+    source, _, place = name.partition(":")
+    cfg = model.pretrained_cfg
+    found: dict[str, Any] = {}
+    if source in ("hf-hub", "hf_hub"):
+        repo_id, _, revision = place.partition("@")
+        found = {"hub_id": repo_id, "commit": _cached_commit(repo_id, revision or None), "license": cfg.get("license")}
+    elif source == name and pretrained and cfg.get("hf_hub_id"):
+        architecture = split_model_name_tag(name)[0]
+        full = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
+        found = {"hub_id": f"timm/{full}" if cfg["hf_hub_id"] == "timm/" else cfg["hf_hub_id"],
+                 "license": cfg.get("license")}  # fmt: skip
+    architecture = cfg.get("architecture", name) if source == "local-dir" else place or name
+    return {"name": found.get("hub_id") or architecture} | {k: v for k, v in found.items() if v}
+
+
+@functools.cache
+def _ask_hub(model_id: str, role: str) -> None:
+    """Say which commit the Hub has, or that it could not be asked: the client takes an old copy without a word.
+
+    Raises:
+        UserError: for an id or revision that is not there.
+    """
+    repo_id, _, revision = model_id.partition("@")
+    name = f"{role} hf-hub:{model_id}"
+    try:
+        known = _cached_commit(repo_id, revision or None)
+        get_hf_file_metadata(hf_hub_url(repo_id, "config.json", revision=revision or None))
+        return
+    except HFValidationError as error:
+        raise UserError(f"{name}: {one_line(error)}") from None
+    except EntryNotFoundError as error:
+        raise UserError(f"{name} is no timm model: it has no config.json") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{name}: it has no branch, tag or commit {revision}") from error
+    except RepositoryNotFoundError as error:
+        if known is None:
+            raise UserError(
+                f"{name} does not exist, or is private: check the name, and run `hf auth login` or set HF_TOKEN"
+            ) from error
+        cause = "it is gone, or the token may not read it"
+    except Exception as error:  # the HTTP client's errors, which differ between its versions
+        cause = one_line(error, 120)
+    if known and known != revision and os.environ.get("RANK", "0") == "0":
+        _logger.warning(
+            "%s: the Hub could not be asked (%s): the copy in the cache is used, commit %s", name, cause, known[:12]
+        )
+
+
+def _cached_commit(repo_id: str, revision: str | None) -> str | None:
+    """The commit of the copy in the cache, None without one."""
+    path = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The error's text without line breaks, cut at ``limit`` characters."""
+    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + " ..."

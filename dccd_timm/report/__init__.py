@@ -1,0 +1,1 @@
+"""What a run reports: report.json, pictures, the console, summary.csv."""

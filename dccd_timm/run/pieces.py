@@ -1,0 +1,96 @@
+"""Recipe -> the pieces of one training: student, task, optimizer and loaders, each on its device."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DynamoBackend, set_seed
+from timm.task import TrainingTask
+from torch import nn
+
+from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing
+from dccd_timm.data.loader import AnySource, EvalLoader, TrainLoader
+from dccd_timm.engine.optim import build_optimizer
+from dccd_timm.errors import UserError
+from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
+from dccd_timm.models.teacher import TimmTeacher, load_teacher
+from dccd_timm.recipe import Recipe
+from dccd_timm.task.build import build_task
+
+
+@dataclass
+class Data:
+    """The opened splits of a run, shared with its control."""
+
+    train: AnySource
+    val: AnySource | None
+
+
+@dataclass
+class Pieces:
+    """What one training is made of; ``judge`` is the teacher behind the student's preprocessing."""
+
+    student: nn.Module
+    task: TrainingTask
+    judge: TimmTeacher | None
+    data_config: dict[str, Any]
+    optimizer: Any
+    loader: TrainLoader
+    val: EvalLoader | None
+
+
+def assemble(
+    recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
+) -> Pieces:
+    """Everything that a wrong setting can break, before anything is written.
+
+    Raises:
+        UserError: for every pair, data or setting that cannot work.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    names = data.train.names
+    student: Any
+    set_seed(recipe.seed)  # the same initial student on every rank and with every method
+    student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
+    num_classes = student.num_classes
+    if names and len(names) > num_classes:
+        raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
+    check_batch_norm(student, recipe)
+    teacher = None
+    if recipe.kd_model_name:
+        teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
+    student = share_batch_norms(student, recipe, world, accelerator.device)
+    precision = teacher_dtype(recipe, accelerator)
+    task = build_task(recipe, student, teacher, data_config, mixing(recipe), accelerator.device, precision)
+    if recipe.channels_last:
+        for module in task.children():
+            module.to(memory_format=torch.channels_last)
+    optimizer: Any = build_optimizer(task, recipe, world)
+    if recipe.model_ema:
+        device = torch.device("cpu") if recipe.model_ema_force_cpu else None
+        task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
+    dynamo = accelerator.state.dynamo_plugin
+    if recipe.torchcompile:
+        task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
+    elif teacher is not None and dynamo.backend != DynamoBackend.NO:  # accelerate compiles what it prepares: no teacher
+        frozen: Any = task.teacher
+        frozen.compile(**dynamo.to_kwargs())
+    task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
+    judge = None
+    if teacher is not None:
+        judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)
+        judge.to(accelerator.device)
+    place = (data_config, num_classes, accelerator.device, rank, world)
+    loader = build_train_loader(recipe, data.train, *place, start_epoch, position)
+    val = build_eval_loader(recipe, data.val, *place) if data.val is not None else None
+    return Pieces(student, task, judge, data_config, optimizer, loader, val)
+
+
+def teacher_dtype(recipe: Recipe, accelerator: Accelerator) -> torch.dtype | None:
+    """The teacher's precision: what the recipe says, else that of autocast on a GPU, where it halves the memory."""
+    if recipe.kd_teacher_dtype:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[recipe.kd_teacher_dtype]
+    if accelerator.device.type == "cpu":
+        return None
+    return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)

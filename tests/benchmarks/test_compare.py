@@ -1,0 +1,70 @@
+"""benchmarks/compare.py: its statistics against numbers worked out by hand, and a comparison as a user runs it."""
+
+import argparse
+import csv
+
+import pytest
+
+from benchmarks.compare import compare as run_comparison
+from benchmarks.comparison import markdown, mean_interval, summarise, t_quantile
+from dccd_timm.errors import UserError
+from tests.conftest import run_program
+
+
+@pytest.mark.parametrize(
+    ("degrees", "table"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042)]
+)
+def test_t_quantile_is_that_of_printed_tables(degrees, table):
+    assert t_quantile(0.975, degrees) == pytest.approx(table, abs=5e-4)
+    assert t_quantile(0.95, 10) == pytest.approx(1.812, abs=5e-4)
+
+
+def test_paired_differences_by_hand():
+    def runs(**top1):
+        return {int(k[1:]): {"top1": v} | dict.fromkeys(
+            ("agreement", "effective_rank", "views_seen", "train_seconds")) for k, v in top1.items()}  # fmt: skip
+
+    # seed 4 has no partner; differences 1, 2, 3: mean 2, standard deviation 1, half interval 4.303 / sqrt(3) = 2.484
+    rows = summarise({"A": runs(s1=80.0, s2=90.0, s3=70.0), "B": runs(s3=73.0, s1=81.0, s4=99.0, s2=92.0)}, "A")
+    assert rows[0]["top1"] == 80 and rows[0]["top1_stdev"] == 10 and rows[0]["difference"] is None
+    assert (rows[1]["seeds"], rows[1]["pairs"], rows[1]["difference"]) == (4, 3, pytest.approx(2))
+    assert rows[1]["half_interval"] == pytest.approx(2.484, abs=1e-3)
+    assert "+2.00 (-0.48 to +4.48)" in markdown(rows, "A")
+    assert mean_interval([5.0]) == (5.0, None)
+
+
+def test_a_comparison_runs_tells_and_goes_on(parquet, teacher, tmp_path):
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(
+        f"dataset: hfids/{parquet}\nval_split: test\nmodel: resnetv2_18\nimg_size: 32\nbatch_size: 16\nworkers: 0\n"
+        "model_kwargs: {layers: [1, 1, 1], channels: [8, 16, 24], stem_chs: 8}\nepochs: 1\nwarmup_epochs: 0\nlr: 0.05\n"
+        f"kd_model_name: local-dir:{teacher}\nkd_distill_type: dccd\ndccd_control: none\n"
+    )
+
+    def compare(*flags):
+        return run_program("-c", recipe, "--output", out, "--seeds", 1, 2, *flags, program="benchmarks/compare.py")
+
+    two = ("--methods", "two-view KD", "--method", "mine=--dccd-contrast-weight 0.2", "--jobs", 2)
+    done = compare(*two)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(", seed ") == 4
+    with (out / "runs.csv").open() as stream:
+        runs = {(row["method"], row["seed"]): row for row in csv.DictReader(stream)}
+    assert len(runs) == 4
+    with (out / "mine-2" / "summary.csv").open() as stream:
+        assert runs["mine", "2"]["top1"] == list(csv.DictReader(stream))[-1]["eval_top1"]
+    assert int(runs["mine", "1"]["views_seen"]) == 3 * 16 * 2  # batches, images, views: all 48 images
+    assert (out / "comparison.png").stat().st_size > 10_000
+    assert "| mine | 2 | " in (out / "comparison.md").read_text()
+
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*/report/report.json")}
+    assert compare(*two).returncode == 0
+    assert before == {p: p.stat().st_mtime_ns for p in out.glob("*/report/report.json")}  # finished runs are kept
+
+    for flags, cause in (
+        ("--dccd-contrast-weight 0.3", "trained by another recipe or other flags"),
+        ("--dccd-contrast-wieght 0.3", "method mine: .*dccd-contrast-weight"),
+    ):
+        choices = dict(config=recipe, output=out, seeds=[1], methods=None, jobs=1, flags="", control="mine")
+        with pytest.raises(UserError, match=cause):
+            run_comparison(argparse.Namespace(**choices, method=[f"mine={flags}"]))

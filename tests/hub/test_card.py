@@ -1,0 +1,96 @@
+"""The card of runs that need not be run: lineage, licenses, words that could break it."""
+
+import json
+import logging
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from dccd_timm.hub.card import Card
+from dccd_timm.recipe import load_recipe
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that writes a run's folder with these facts and settings."""
+
+    def write(start=None, teacher=None, flags=(), **report):
+        recipe = load_recipe(["--dataset", "hfids/uoft-cs/cifar10", "--kd-model-name", "resnet34", "--model", "resnet18",
+                              "--kd-distill-type", "dccd", *flags])  # fmt: skip
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(recipe).items()}
+        student = {"name": "resnet18", "top1": 70.125, "top5": 90, "parameters_m": 11.7, "method": "dccd"}
+        student |= {"start": start} if start else {}
+        facts = {"method": "dccd", "epochs": 2, "best_epoch": 1, "student": student}
+        facts["teacher"] = {"name": "resnet34", "parameters_m": 21.8, "top1": 75, "top5": 92} | (teacher or {})
+        config = {"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {"input_size": [3, 224, 224]}}
+        for path, text in (("args.yaml", yaml.safe_dump(settings)), ("best/config.json", json.dumps(config)),
+                           ("report/report.json", json.dumps(facts | report))):  # fmt: skip
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def front(card):
+    return ModelCard(card.text()).data.to_dict()
+
+
+def test_base_model_is_what_the_student_started_from_and_the_teacher_is_not(run):
+    teacher = {"hub_id": "timm/resnet34.tv_in1k", "license": "bsd-3-clause"}
+    card = Card(run(teacher=teacher), "alice/student")
+    data = front(card)
+    assert "base_model" not in data and data["teacher"] == "timm/resnet34.tv_in1k"
+    assert "teacher:timm/resnet34.tv_in1k" in data["tags"] and data["datasets"] == ["uoft-cs/cifar10"]
+    assert "https://huggingface.co/timm/resnet34.tv_in1k" in card.text() and "from scratch" in card.text()
+    result = data["model-index"][0]["results"][0]
+    assert (result["dataset"]["type"], result["metrics"][0]["value"]) == ("uoft-cs/cifar10", 70.12)
+    data = front(Card(run(start={"name": "x", "hub_id": "timm/resnet18.a1_in1k"}, teacher=teacher), "alice/student"))
+    assert (data["base_model"], data["base_model_relation"]) == ("timm/resnet18.a1_in1k", "finetune")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "chosen", "license", "warns"),
+    [
+        (None, None, None, False),
+        ("bsd-3-clause", None, "apache-2.0", False),  # the start's
+        ("bsd-3-clause", "mit", "mit", False),
+        ("cc-by-nc-4.0", None, "cc-by-nc-4.0", False),
+        ("cc-by-nc-4.0", "apache-2.0", "apache-2.0", True),
+    ],
+)
+def test_license_is_chosen_or_the_strictest_source(run, caplog, theirs, chosen, license, warns):
+    start = {"name": "x", "hub_id": "timm/x", "license": "apache-2.0"} if theirs else None
+    with caplog.at_level(logging.WARNING):
+        card = Card(run(start=start, teacher={"license": theirs} if theirs else None), "alice/student", chosen)
+    assert front(card).get("license") == license
+    assert bool(caplog.records) is warns
+    assert ("No license is stated" in card.text()) is (license is None)
+
+
+def test_what_came_from_the_hub_is_pinned_in_the_recipe(run):
+    teacher, start = ({"name": n, "hub_id": n, "commit": c * 40} for n, c in (("bob/teacher", "c"), ("eve/start", "d")))
+    flags = ["--kd-model-name", "hf-hub:bob/teacher", "--model", "hf-hub:eve/start", "--pretrained"]
+    recipe = yaml.safe_load(Card(run(start, teacher, flags), "alice/student").recipe())
+    assert recipe["kd_model_name"] == f"hf-hub:bob/teacher@{'c' * 40}"
+    assert recipe["model"] == f"hf-hub:eve/start@{'d' * 40}"
+
+
+def test_words_cannot_break_the_front_matter(run):
+    data = front(Card(run(teacher={"name": "a: [b\n---\nlicense: mit"}), "alice/student", "x\ny: ["))
+    assert data["license"] == "x\ny: [" and data["teacher"] == "a: [b\n---\nlicense: mit"
+
+
+def test_a_run_that_goes_on_says_so(run):
+    assert "still goes on" in Card(run(complete=False), "alice/student").text()
+    assert "still goes on" not in Card(run(), "alice/student").text()
+
+
+def test_a_network_that_timm_does_not_have_is_not_said_to_be_timms(run):
+    folder = run()
+    config = json.loads((folder / "best/config.json").read_text()) | {"architecture": "cifar_resnet8x4"}
+    (folder / "best/config.json").write_text(json.dumps(config))
+    card = Card(folder, "alice/student")
+    assert "import dccd_timm.models" in card.text() and "plain timm loads it" not in card.text()
+    assert "transformers" not in front(card)["tags"]
