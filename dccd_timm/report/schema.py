@@ -1,0 +1,199 @@
+"""report.json as dataclasses: what a run reports, written once and read typed by everybody.
+
+An unknown key is ignored and a missing one gets its default, so that reports of other versions load. Shares and
+accuracies are in percent.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from dccd_timm.atomic import write_text
+
+
+def _optional() -> Any:
+    """A field that stays out of report.json while it is None."""
+    return field(default=None, metadata={"omit_none": True})
+
+
+class JsonDataclass:
+    """A dataclass that becomes JSON objects and comes back from them, nested dataclasses included."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists."""
+        return typing.cast(dict[str, Any], _to_json(self))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote, by this version or another."""
+        return typing.cast(Self, _from_json(cls, values))
+
+
+@dataclass(kw_only=True)
+class Origin(JsonDataclass):
+    """Where weights come from; ``hub_id``, ``commit`` and ``license`` where they are known."""
+
+    name: str = ""
+    hub_id: str | None = _optional()
+    commit: str | None = _optional()
+    license: str | None = _optional()
+
+
+@dataclass(kw_only=True)
+class NetworkReport(Origin):
+    """The teacher, the student or its control; ``parameters_m`` in millions.
+
+    ``loss``, ``top1`` and ``top5`` are None without validation, ``agreement`` (the images to which it gives the
+    teacher's class) without a teacher, ``start`` for a network whose first weights were random. ``label`` names a
+    control.
+    """
+
+    method: str | None = None
+    parameters_m: float = 0.0
+    loss: float | None = _optional()
+    top1: float | None = _optional()
+    top5: float | None = _optional()
+    agreement: float | None = _optional()
+    start: Origin | None = _optional()
+    label: str | None = _optional()
+
+
+@dataclass(kw_only=True)
+class Hardware(JsonDataclass):
+    """What a run ran on: number of processes, type of device, precision."""
+
+    world: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+@dataclass(kw_only=True)
+class Channels(JsonDataclass):
+    """How redundant a network's pooled features are."""
+
+    effective_rank: float = 0.0
+    mean_abs_correlation: float = 0.0
+    channels: int = 0
+
+
+@dataclass(kw_only=True)
+class Matched(JsonDataclass):
+    """Mean correlation of the teacher's channels with what a linear map reads of them from the student's."""
+
+    before: float = 0.0
+    after: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Redundancy(JsonDataclass):
+    """The channels of every network."""
+
+    student: Channels = field(default_factory=Channels)
+    student_before_training: Channels = field(default_factory=Channels)
+    teacher: Channels | None = _optional()
+    control: Channels | None = _optional()
+    student_teacher: Matched | None = _optional()
+
+
+@dataclass(kw_only=True)
+class ClassReport(JsonDataclass):
+    """One class: its number of images and each network's accuracy on them; ``change`` is the student's gain in points
+    over the reference."""
+
+    name: str = ""
+    images: int = 0
+    student: float = 0.0
+    teacher: float | None = _optional()
+    control: float | None = _optional()
+    change: float = 0.0
+
+
+@dataclass(kw_only=True)
+class ConfusedPair(JsonDataclass):
+    """The share of the images of class ``true`` that each network takes for class ``answer``."""
+
+    true: str = ""
+    answer: str = ""
+    student: float = 0.0
+    teacher: float | None = _optional()
+    control: float | None = _optional()
+
+
+@dataclass(kw_only=True)
+class Classes(JsonDataclass):
+    """The answers: accuracy by class beside ``reference``, the pairs most often confused, how student and teacher
+    compare image by image."""
+
+    reference: str = "nothing"
+    control: str = ""
+    per_class: list[ClassReport] = field(default_factory=list)
+    confused: list[ConfusedPair] = field(default_factory=list)
+    outcomes: dict[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+
+
+@dataclass(kw_only=True)
+class Report(JsonDataclass):
+    """What report.json holds.
+
+    ``terms`` are the weights of the loss terms that were on, ``weights`` which of plain ("raw") and averaged ("ema")
+    weights ``best/`` holds, ``complete`` is false while the training goes on. ``seconds``, ``skipped_updates``,
+    ``skipped_images`` and ``skipped_first`` (names of the first of them) are those of the whole training, resumes
+    included; ``views_seen`` counts augmented images.
+    """
+
+    method: str = "none"
+    terms: dict[str, float] = field(default_factory=dict)
+    views: int = 1
+    views_seen: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    weights: str | None = None
+    license: str | None = None
+    complete: bool = True
+    skipped_updates: int = 0
+    skipped_images: int = 0
+    skipped_first: list[str] = field(default_factory=list)
+    student: NetworkReport = field(default_factory=NetworkReport)
+    teacher: NetworkReport | None = _optional()
+    control: NetworkReport | None = _optional()
+    hardware: Hardware | None = _optional()
+    redundancy: Redundancy | None = _optional()
+    classes: Classes | None = _optional()
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The report of the finished run in ``folder``, or None when there is none."""
+        path = folder / "report" / "report.json"
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    def write(self, folder: Path) -> None:
+        """Write it into the run's ``folder``."""
+        (folder / "report").mkdir(exist_ok=True)
+        write_text(folder / "report" / "report.json", json.dumps(self.to_json(), indent=2) + "\n")
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, JsonDataclass):
+        shown = {f.name: (getattr(value, f.name), f.metadata.get("omit_none")) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+        return {name: _to_json(part) for name, (part, omit) in shown.items() if not (omit and part is None)}
+    if isinstance(value, list):
+        return [_to_json(part) for part in value]
+    return value
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    """``value`` as the type ``kind``: a dataclass, a list of them, either or None, or plain JSON."""
+    if isinstance(kind, types.UnionType):  # X | None
+        return None if value is None else _from_json(typing.get_args(kind)[0], value)
+    if typing.get_origin(kind) is list:
+        return [_from_json(typing.get_args(kind)[0], part) for part in value]
+    if isinstance(kind, type) and issubclass(kind, JsonDataclass):
+        kinds = typing.get_type_hints(kind)
+        return kind(**{name: _from_json(kinds[name], part) for name, part in value.items() if name in kinds})
+    return value
