@@ -13,7 +13,7 @@ from dccd_timm.batch import Batch
 from dccd_timm.data.fast import FastViews, decode_pixels
 from dccd_timm.data.sources.timm_readers import Record
 from dccd_timm.data.views import MultiViewTransform, decode, seeded
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Sample:
     @classmethod
     def skipping(cls, name: str, error: BaseException, images: int = 1) -> Self:
         """What stands in the place of so many images that cannot be read."""
-        return cls(None, -1, [(f"{name} ({reason(error)})", images)])
+        return cls(None, -1, [(f"{name} ({one_line(error, 160)})", images)])
 
 
 class Reader:
@@ -120,8 +120,3 @@ class SkipCounter:
                 f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
                 f" {self.names[0]}"
             )
-
-
-def reason(error: BaseException, length: int = 160) -> str:
-    """An error's text on one short line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:length]

@@ -8,8 +8,7 @@ from typing import TypeVar
 import huggingface_hub.errors
 import pyarrow
 
-from dccd_timm.data.decode import reason
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
@@ -63,12 +62,12 @@ class Patience:
         """
         if time.monotonic() - self.since > self.seconds:
             raise UserError(
-                f"{what} gave no data for {self.seconds:.0f} s (--data-timeout): {reason(error)}; when the connection"
-                " is back, go on with --resume"
+                f"{what} gave no data for {self.seconds:.0f} s (--data-timeout): {one_line(error, 160)}; when the"
+                " connection is back, go on with --resume"
             ) from error
         wait = min(_LONGEST_WAIT, 2.0**self.tries, self.seconds)
         self.tries += 1
-        _logger.warning("%s: %s; trying again in %.0f s", what, reason(error), wait)
+        _logger.warning("%s: %s; trying again in %.0f s", what, one_line(error, 160), wait)
         time.sleep(wait)
 
 

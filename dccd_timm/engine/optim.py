@@ -11,7 +11,7 @@ from timm.task import TrainingTask
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe
 
 _logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def build_optimizer(task: TrainingTask, recipe: Recipe, world: int) -> Optimizer
         hint = (
             f"did you mean {near[0]}?" if recipe.opt.lower() not in known and near else "check --opt and --opt-kwargs"
         )
-        raise UserError(f"optimizer {recipe.opt}: {' '.join(str(error).split())}; {hint}") from error
+        raise UserError(f"optimizer {recipe.opt}: {one_line(error)}; {hint}") from error
 
 
 def build_scheduler(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> tuple[Any, int]:
@@ -60,7 +60,7 @@ def build_scheduler(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int
             optimizer, **scheduler_kwargs(recipe, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
         )
     except (ValueError, AssertionError, UnboundLocalError, TypeError) as error:
-        raise UserError(f"scheduler {recipe.sched}: {' '.join(str(error).split()) or 'unknown'}") from error
+        raise UserError(f"scheduler {recipe.sched}: {one_line(error)}") from error
 
 
 def scheduler_state(scheduler: Any) -> dict[str, Any]:

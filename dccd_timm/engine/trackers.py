@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe
 
 _FILE = "tracker.json"
@@ -37,7 +37,7 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> No
     try:
         accelerator.init_trackers(project, _plain(recipe), {recipe.log_with: options})
     except Exception as error:  # each tracker raises its own kinds
-        raise UserError(f"--log-with {recipe.log_with}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"--log-with {recipe.log_with}: {one_line(error)}") from error
     if accelerator.is_main_process and recipe.log_with in ("wandb", "trackio"):
         run = accelerator.get_tracker(recipe.log_with, unwrap=True)
         name = getattr(run, "id", None) if recipe.log_with == "wandb" else getattr(run, "name", None)

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from dccd_timm.hub.public import changed_settings, hub_data, public_settings, scrubbed, split_source
+from dccd_timm.hub.public import changed_settings, hub_data, public_settings, scrubbed, split_dataset
+from dccd_timm.recipe.methods import METHODS
 
 _logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Card:
         dataset = self.settings.get("dataset") or ""
         if not dataset or dataset.split("/")[0] in ("folder", "tar"):
             return Path(self.settings.get("data_dir") or "image folder").name
-        return self.dataset or split_source(dataset)[1].rstrip("/").rsplit("/", 1)[-1]
+        return self.dataset or split_dataset(dataset)[1].rstrip("/").rsplit("/", 1)[-1]
 
     def data(self) -> ModelCardData:
         """The front matter."""
@@ -156,9 +157,9 @@ class Card:
         )
         start = self.student.get("start")
         begun = f"started from {_link(start)}" if start else "trained from scratch"
-        method = {"dccd": "DCCD", "logit": "KD on logits", "feature": "KD on features", "token": "KD by token"}
-        if self.teacher and self.report["method"] != "none":
-            how = f"It was {begun} and distilled by {method[self.report['method']]} from {_link(self.teacher)}"
+        method = METHODS[self.report["method"]]
+        if self.teacher and method.distills:
+            how = f"It was {begun} and distilled by {method.label} from {_link(self.teacher)}"
             how += f" ({self.teacher['parameters_m']:.3f} M parameters)"
         else:
             how = f"It was {begun} without a teacher"

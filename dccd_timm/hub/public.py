@@ -3,9 +3,11 @@
 import getpass
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.rules import defaults, has_effect
 
 # They say where a run was kept and who was told, not how the student was made.
@@ -16,7 +18,7 @@ _FILES = ("data_dir", "class_map", "pretrained_path", "initial_checkpoint", "kd_
 _MODELS = ("model", "kd_model_name")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _ABSOLUTE = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:,]+)*/([^\s/:,]+)")
-_SOURCE = re.compile(r"(hf[-_]hub:|local-dir:|[a-z_]+/)?(.*)")
+_HUB_SOURCES = ("hfids/", "hfds/")
 
 
 def public_settings(
@@ -33,23 +35,22 @@ def public_settings(
         value = shown.get(key)
         if not isinstance(value, str) or not value:
             continue
-        source, place = split_source(value)
-        if source.startswith("hf"):
-            if source.endswith("hub:"):
-                shown[key] = value if "@" in value or key not in pins else f"{value}@{pins[key]}"
-                continue
-            if key == "dataset" and _on_hub(place):
-                continue
-        named = key in _MODELS and not source  # timm's own
-        named = named or (key == "dataset" and "/" not in place and not source.startswith("hf"))
-        if _shipped(place):
+        if key == "dataset":
+            source, place = split_dataset(value)
+            local = not hub_data(value) if source in _HUB_SOURCES else "/" in place
+        else:
+            model = ModelName.parse(value)
+            source, place = "", model.place
+            local = model.is_private or (model.source == "timm" and key in _FILES)
+            if model.source == "hf-hub":
+                shown[key] = replace(model, revision=model.revision or pins.get(key)).timm_name
+        if local and _in_repository(place):
             notes.append(f"{place} lies in dccd-timm's repository: run it from there")
-        if named or _shipped(place):
-            continue
-        name = Path(place).name
-        name = architectures.get(key, name) if key in _MODELS else source + ("data" if name == _user() else name)
-        notes.append(f"{key} was a place on the author's machine: put yours instead of {name}")
-        shown[key] = name
+        elif local:
+            name = Path(place).name
+            name = architectures.get(key, name) if key in _MODELS else source + ("data" if name == _user() else name)
+            notes.append(f"{key} was a place on the author's machine: put yours instead of {name}")
+            shown[key] = name
     return {key: scrubbed(value) for key, value in shown.items()}, notes
 
 
@@ -65,17 +66,17 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in known and told(name, value)}
 
 
-def split_source(name: str) -> tuple[str, str]:
-    """Source (``hf-hub:``, ``local-dir:``, ``hfids/`` ... or nothing) and place of a model, data set or file."""
-    found = _SOURCE.fullmatch(name)
+def split_dataset(name: str) -> tuple[str, str]:
+    """Reader (``hfids/``, ``torch/`` ... or nothing) and place of a data set."""
+    found = re.fullmatch(r"([a-z_]+/)?(.*)", name)
     assert found is not None
     return found[1] or "", found[2]
 
 
 def hub_data(dataset: str) -> str | None:
     """The Hub id of a data set, or None when it lies elsewhere."""
-    source, place = split_source(dataset)
-    return place if source in ("hfids/", "hfds/") and _on_hub(place) else None
+    source, place = split_dataset(dataset)
+    return place if source in _HUB_SOURCES and _on_hub(place) else None
 
 
 def scrubbed(value: Any) -> Any:
@@ -96,7 +97,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _shipped(place: str) -> bool:
+def _in_repository(place: str) -> bool:
     """Whether a place lies in this package's repository, so that everybody has it."""
     return place.startswith("recipes/") and ".." not in place
 

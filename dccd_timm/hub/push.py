@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.hub.card import Card
 from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import Recipe
@@ -91,7 +91,7 @@ def check(target: Target) -> None:
     try:
         validate_repo_id(target.repo_id)
     except HFValidationError as error:
-        raise UserError(f"cannot push to {target.repo_id}: {_one_line(error)}") from None
+        raise UserError(f"cannot push to {target.repo_id}: {one_line(error)}") from None
     if target.repo_id.count("/") != 1:
         raise UserError(f"cannot push to {target.repo_id}: give owner/name")
     try:
@@ -210,7 +210,7 @@ def _patiently(work: Callable[[], Any], what: str) -> Any:
             if number == _TRIES or not _is_transient(error):
                 raise
             pause = min(_wanted_pause(error) or 2**number * random.uniform(0.5, 1), _LONGEST_PAUSE)
-            _logger.warning("could not %s (%s): again in %.0f s", what, _one_line(error)[:120], pause)
+            _logger.warning("could not %s (%s): again in %.0f s", what, one_line(error, 120), pause)
             time.sleep(pause)
 
 
@@ -280,19 +280,14 @@ def _cause(error: BaseException, target: Target) -> str:
     if status and status >= 500:
         return f"the Hub has a fault ({status})"
     if status:
-        return f"the Hub refused ({status}: {_one_line(error)})"
+        return f"the Hub refused ({status}: {one_line(error)})"
     if _is_network(error):
-        return f"{_host()} cannot be reached, or the connection broke ({_one_line(error)})"
-    return _one_line(error)
+        return f"{_host()} cannot be reached, or the connection broke ({one_line(error)})"
+    return one_line(error)
 
 
 def _host() -> str:
     return huggingface_hub.constants.ENDPOINT
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300]
 
 
 if __name__ == "__main__":

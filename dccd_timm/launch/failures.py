@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors
 import torch
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
@@ -43,7 +43,6 @@ def _out_of_memory(error: BaseException, recipe: Recipe) -> str:
         mends.append("or use --amp --amp-dtype bfloat16")
     if not recipe.grad_checkpointing:
         mends.append("or use --grad-checkpointing")
-    wanted = " ".join(str(error).split())
     where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "the CPU"
     batch = f"{recipe.batch_size} images x {views} view{'s' if views > 1 else ''} per rank"
-    return f"out of memory on {where} with {batch}: lower {', '.join(mends)} ({wanted[:120]})"
+    return f"out of memory on {where} with {batch}: lower {', '.join(mends)} ({one_line(error, 120)})"

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 
 _logger = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
             raise UserError(line) from error
         if line is None and _is_lost(error):
             board.wait_for_cause()
-            line = f"another rank was lost ({' '.join(str(error).split())[:150]}); the launcher says how it ended"
+            line = f"another rank was lost ({one_line(error, 150)}); the launcher says how it ended"
             board.leave(line, shown=rank != 0)
         if line is None:  # a bug: everybody should see where
             traceback.print_exception(error)
-        board.leave(line or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        board.leave(line or f"{type(error).__name__}: {one_line(error, 200)}")
     finally:
         if board is not None:
             board.close()

@@ -4,7 +4,6 @@ import difflib
 import functools
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from huggingface_hub.errors import (
 from timm.models import parse_model_name, resolve_model_input_args, split_model_name_tag
 from torch import nn
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
+from dccd_timm.recipe.model_name import ModelName
 
 _logger = logging.getLogger(__name__)
 
@@ -33,14 +33,15 @@ def check_name(name: str, role: str) -> None:
         UserError: unknown architecture or source.
     """
     try:
-        source, model_id = parse_model_name(name)
+        parse_model_name(name)  # for what timm has to say of a wrong one
     except ValueError as error:
         raise UserError(f"{role}: {error}") from None
-    if source == "hf-hub":
-        _ask_hub(model_id, role)
-    if source:
+    parsed = ModelName.parse(name)
+    if parsed.source == "hf-hub":
+        _ask_hub(parsed, role)
+    if parsed.source != "timm":
         return
-    architecture = split_model_name_tag(model_id)[0]
+    architecture = split_model_name_tag(parsed.place)[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them all"
@@ -91,48 +92,46 @@ def checkpoint_file(name: str, role: str) -> str:
     Raises:
         UserError: when the Hub does not have it, or cannot be asked and the cache is empty.
     """
-    source, _, place = name.partition(":")
-    if source == "local-dir":
-        return str(Path(place) / "model.safetensors")
-    if source not in ("hf-hub", "hf_hub"):
+    parsed = ModelName.parse(name)
+    if parsed.source == "local-dir":
+        return str(Path(parsed.place) / "model.safetensors")
+    if parsed.source == "timm":
         return name
-    _ask_hub(place, role)
-    repo_id, _, revision = place.partition("@")
+    _ask_hub(parsed, role)
     try:
-        return hf_hub_download(repo_id, "model.safetensors", revision=revision or None)
+        return hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise UserError(f"{role} {name}: its weights could not be downloaded ({one_line(error)})") from error
 
 
 def origin(name: str, model: Any, pretrained: bool = True) -> dict[str, Any]:
     """Where a model's weights come from: its name, and ``hub_id``, ``commit`` and ``license`` where they are known."""
-    source, _, place = name.partition(":")
+    parsed = ModelName.parse(name)
     cfg = model.pretrained_cfg
     found: dict[str, Any] = {}
-    if source in ("hf-hub", "hf_hub"):
-        repo_id, _, revision = place.partition("@")
-        found = {"hub_id": repo_id, "commit": _cached_commit(repo_id, revision or None), "license": cfg.get("license")}
-    elif source == name and pretrained and cfg.get("hf_hub_id"):
+    if parsed.source == "hf-hub":
+        commit = _cached_commit(parsed.place, parsed.revision)
+        found = {"hub_id": parsed.place, "commit": commit, "license": cfg.get("license")}
+    elif parsed.source == "timm" and pretrained and cfg.get("hf_hub_id"):
         architecture = split_model_name_tag(name)[0]
         full = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
         found = {"hub_id": f"timm/{full}" if cfg["hf_hub_id"] == "timm/" else cfg["hf_hub_id"],
                  "license": cfg.get("license")}  # fmt: skip
-    architecture = cfg.get("architecture", name) if source == "local-dir" else place or name
+    architecture = cfg.get("architecture", name) if parsed.source == "local-dir" else parsed.place
     return {"name": found.get("hub_id") or architecture} | {k: v for k, v in found.items() if v}
 
 
 @functools.cache
-def _ask_hub(model_id: str, role: str) -> None:
+def _ask_hub(model: ModelName, role: str) -> None:
     """Say which commit the Hub has, or that it could not be asked: the client takes an old copy without a word.
 
     Raises:
         UserError: for an id or revision that is not there.
     """
-    repo_id, _, revision = model_id.partition("@")
-    name = f"{role} hf-hub:{model_id}"
+    name, revision = f"{role} {model.timm_name}", model.revision
     try:
-        known = _cached_commit(repo_id, revision or None)
-        get_hf_file_metadata(hf_hub_url(repo_id, "config.json", revision=revision or None))
+        known = _cached_commit(model.place, revision)
+        get_hf_file_metadata(hf_hub_url(model.place, "config.json", revision=revision))
         return
     except HFValidationError as error:
         raise UserError(f"{name}: {one_line(error)}") from None
@@ -158,9 +157,3 @@ def _cached_commit(repo_id: str, revision: str | None) -> str | None:
     """The commit of the copy in the cache, None without one."""
     path = try_to_load_from_cache(repo_id, "config.json", revision=revision)
     return Path(path).parent.name if isinstance(path, str) else None
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The error's text without line breaks, cut at ``limit`` characters."""
-    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-    return text if len(text) <= limit else text[:limit] + " ..."

@@ -8,9 +8,10 @@ from timm.data import resolve_input_data_config
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from dccd_timm.errors import UserError
-from dccd_timm.models.load import checkpoint_file, create_sized, one_line, origin
+from dccd_timm.errors import UserError, one_line
+from dccd_timm.models.load import checkpoint_file, create_sized, origin
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.model_name import ModelName
 
 
 def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -60,7 +61,7 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
 def started_from(recipe: Recipe, student: Any) -> dict[str, Any] | None:
     """What the student's first weights were, as :func:`origin` tells it; None when they were drawn."""
     if recipe.initial_checkpoint:
-        if recipe.initial_checkpoint.startswith(("hf-hub:", "hf_hub:")):
+        if ModelName.parse(recipe.initial_checkpoint).source == "hf-hub":
             return origin(recipe.initial_checkpoint, student) | {"license": None}
         return {"name": "a checkpoint of its author's"}
     if recipe.pretrained_path:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dccd_timm.errors import one_line
+
 MIN_POSITIONS = 16
 
 
@@ -71,9 +73,8 @@ def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tupl
             count = len(model.feature_info)  # type: ignore[arg-type]
             _, maps = tapped_forward(model.eval(), image, range(count))
     except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{role} {type(model).__name__} gives no feature maps for images of {input_size}: {reason}"
+            f"{role} {type(model).__name__} gives no feature maps for images of {input_size}: {one_line(error)}"
         ) from error
     finally:
         model.train(was_training)

@@ -14,8 +14,8 @@ from timm.models import get_model_input_config, load_checkpoint, load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dccd_timm.errors import UserError
-from dccd_timm.models.load import check_name, create, one_line
+from dccd_timm.errors import UserError, one_line
+from dccd_timm.models.load import check_name, create
 from dccd_timm.models.taps import single_head, tapped_forward
 
 # ITU-R BT.601 luma, what PIL's convert("L") uses

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-METHODS = ("none", "logit", "feature", "token", "dccd")
+from dccd_timm.recipe.methods import METHODS
 
 
 def option(
@@ -107,7 +107,7 @@ class Recipe:
     kd_teacher_dtype: str | None = _kd(
         None, "precision of the teacher (default: that of mixed precision on a GPU, else float32)",
         choices=("float32", "bfloat16", "float16"))
-    kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=METHODS)
+    kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS))
     kd_loss_type: str = _kd("kl", "loss between logits", choices=("kl",))
     distill_loss_weight: float | None = _kd(None, "weight of the distillation loss (default 1; timm's rule)", low=0)
     task_loss_weight: float | None = _kd(None, "weight of the task loss; alone it means 1 - w for distillation", low=0)
@@ -144,7 +144,7 @@ class Recipe:
     dccd_difference_views: tuple[int, ...] | None = _dccd(
         None, "the two views whose difference is compared (default: a near pair, else 0 1)", count=2)
     dccd_control: str | None = _dccd(None, "also train the same student this way (same seed, steps, views) and compare",
-                                     choices=METHODS[:-1])
+                                     choices=tuple(name for name in METHODS if name != "dccd"))
 
     opt: str = _optim("sgd", "any of timm's optimizers")
     opt_eps: float | None = _optim(None, "epsilon of the optimizer")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe.fields import Recipe
 from dccd_timm.recipe.parse import Grammar, joined
 from dccd_timm.recipe.rules import contradictions, dead_knobs, resolve
@@ -63,7 +63,7 @@ def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"recipe {path} is no YAML: {one_line(error)}") from None
     if not isinstance(loaded, dict | None):
         raise UserError(f"recipe {path} must be a mapping of names to values, not a {type(loaded).__name__}")
     known: dict[str, Any] = {}

@@ -6,6 +6,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from dccd_timm.recipe.fields import Recipe
+from dccd_timm.recipe.methods import METHODS
+from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.views import difference_pair, plan_views
 
 Values = dict[str, Any]
@@ -59,7 +61,7 @@ def contradictions(values: Values) -> list[str]:
     method, views = values["kd_distill_type"], values["dccd_views"]
     rules = [
         (
-            values["kd_distill_type"] not in ("none", "logit") and not values["kd_model_name"],
+            METHODS[method].distills and not values["kd_model_name"],
             f"kd_distill_type {method} needs a teacher: set kd_model_name",
         ),
         (
@@ -81,7 +83,7 @@ def contradictions(values: Values) -> list[str]:
             f"mixup and cutmix pair images: batch_size {values['batch_size']} must be even",
         ),
         (
-            bool(values["kd_teacher_checkpoint"]) and ":" in (values["kd_model_name"] or ""),
+            bool(values["kd_teacher_checkpoint"]) and ModelName.parse(values["kd_model_name"] or "").brings_weights,
             f"kd_teacher_checkpoint goes with a plain timm name; {values['kd_model_name']} brings its own weights",
         ),
         (
@@ -106,7 +108,7 @@ def contradictions(values: Values) -> list[str]:
             "split_bn takes the statistics of each of several views: set dccd_views to 2 or more",
         ),
         (
-            method in ("logit", "feature", "token", "dccd") and values["dccd_control"] == method,
+            METHODS[method].distills and values["dccd_control"] == method,
             f"dccd_control {method} is the method itself: choose another one to compare with",
         ),
     ]  # fmt: skip
@@ -145,7 +147,8 @@ def _without(name: str) -> Callable[[Values], bool]:
     return lambda v: not v[name]
 
 
-_DISTILLS = ("logit", "feature", "token", "dccd")
+_DISTILLS = tuple(name for name, method in METHODS.items() if method.distills)
+_READS_LOGITS = tuple(name for name, method in METHODS.items() if "logits" in method.needs)
 _OFF_DCCD = (_not_method("dccd"), "only kd_distill_type dccd reads it")
 _OFF_CONTRAST = (lambda v: v["dccd_contrast_weight"] == 0, "dccd_contrast_weight is 0")
 _OFF_DIFFERENCE = (lambda v: v["dccd_difference_weight"] == 0, "dccd_difference_weight is 0")
@@ -167,7 +170,7 @@ Rule = tuple[Callable[[Values], bool], str]
 _DEAD: dict[str, tuple[Rule, ...]] = {
     "kd_teacher_dtype": ((_without("kd_model_name"), "no teacher is named: set kd_model_name"),),
     "kd_teacher_checkpoint": ((_without("kd_model_name"), "no teacher is named: set kd_model_name"),),
-    "kd_temperature": ((_not_method("logit", "token", "dccd"), "the method has no softmax temperature"),),
+    "kd_temperature": ((_not_method(*_READS_LOGITS), "the method has no softmax temperature"),),
     "distill_loss_weight": ((_not_method(*_DISTILLS), "nothing is distilled"),),
     "task_loss_weight": ((_not_method(*_DISTILLS), "nothing is distilled"),),
     "kd_student_feature_dim": ((_not_method("feature"), "only kd_distill_type feature reads it"),),

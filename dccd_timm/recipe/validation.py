@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dccd_timm.errors import UserError
 from dccd_timm.recipe.fields import Recipe, option
 from dccd_timm.recipe.foreign import ForeignFlag
+from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.parse import Grammar, joined
 
 _logger = logging.getLogger(__name__)
@@ -135,28 +135,21 @@ def load_validation(argv: Sequence[str]) -> Validation:
     if errors:
         raise joined(errors)
     if place:
-        is_model = ":" in place or any((Path(place) / p).exists() for p in ("config.json", "best/config.json"))
+        is_model = ModelName.exported(place).brings_weights
         key = "model" if is_model else "data_dir"
         if key in values:
             raise UserError(f"{place} and --{key.replace('_', '-')} {values[key]} name two of them: give one")
         values[key] = place
     if not values.get("model"):
         raise UserError("no model: give a run's folder, local-dir:PATH, hf-hub:OWNER/NAME, or --model NAME")
-    values["model"] = _exported(values["model"])
+    model = ModelName.exported(values["model"])
+    values["model"] = model.timm_name
     if values.get("teacher"):
-        values["teacher"] = _exported(values["teacher"])
-    if values.get("checkpoint") and ":" in values["model"]:
+        values["teacher"] = ModelName.exported(values["teacher"]).timm_name
+    if values.get("checkpoint") and model.brings_weights:
         raise UserError(f"--checkpoint goes with a plain timm name; {values['model']} brings its own weights")
     if values.get("teacher_checkpoint") and not values.get("teacher"):
         raise UserError("--teacher-checkpoint has no effect without --teacher NAME")
     if values.get("use_ema") and not values.get("checkpoint"):
         raise UserError("--use-ema has no effect without --checkpoint")
     return Validation(**values)
-
-
-def _exported(model: str) -> str:
-    """A run's folder, or an exported model's, as the name timm loads it by."""
-    for folder in (Path(model), Path(model) / "best"):
-        if (folder / "config.json").is_file():
-            return f"local-dir:{folder}"
-    return model

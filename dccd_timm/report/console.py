@@ -22,15 +22,12 @@ from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.guard import guarded
 from dccd_timm.models.teacher import TimmTeacher, check_classes, load_teacher
 from dccd_timm.recipe import Recipe, load_recipe
+from dccd_timm.recipe.methods import METHODS
+from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.parse import OneLineParser
 from dccd_timm.report import evidence, pictures
 
 _logger = logging.getLogger(__name__)
-
-
-def short_name(model: str | None) -> str:
-    """A model's name without source or folders, as it may stand in folder names and cards."""
-    return (model or "").rstrip("/").rsplit(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
 
 
 def parameters_m(model: nn.Module) -> float:
@@ -40,6 +37,7 @@ def parameters_m(model: nn.Module) -> float:
 
 def start_block(recipe: Recipe, student: nn.Module, teacher: nn.Module | None, facts: dict[str, Any]) -> str:
     """What is about to happen, in a few lines."""
+    student_name = ModelName.parse(recipe.model).short
     views, update = recipe.dccd_views, recipe.batch_size * recipe.grad_accum_steps * facts["world"]
     method = recipe.kd_distill_type
     weights = ""
@@ -51,10 +49,10 @@ def start_block(recipe: Recipe, student: nn.Module, teacher: nn.Module | None, f
     }
     teacher_line = ""
     if teacher:
-        name = short_name(recipe.kd_model_name)
+        name = ModelName.parse(recipe.kd_model_name or "").short
         teacher_line = f"{name}, {parameters_m(teacher):.3f} M parameters{costs['teacher']}"
     lines = [
-        ("student", f"{short_name(recipe.model)}, {parameters_m(student):.3f} M parameters{costs['student']}"),
+        ("student", f"{student_name}, {parameters_m(student):.3f} M parameters{costs['student']}"),
         ("teacher", teacher_line),
         ("method", f"{method}{weights}"),
         ("data", f"{recipe.dataset or recipe.data_dir}: {facts['images']} images, {facts['classes']} classes,"
@@ -84,18 +82,13 @@ def closing_table(report: dict[str, Any]) -> str:
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def describe(model_name: str | None, method: str | None, model: Any) -> dict[str, Any]:
+def describe(model_name: str, method: str | None, model: Any) -> dict[str, Any]:
     """A network's line in the report; a folder's name says little, so such a model goes by its architecture."""
-    name = short_name(model_name)
-    if (model_name or "").startswith("local-dir:"):
+    parsed = ModelName.parse(model_name)
+    name = parsed.short
+    if parsed.source == "local-dir":
         name = model.pretrained_cfg.get("architecture", name)
     return {"name": name, "method": method, "parameters_m": round(parameters_m(model), 4)}
-
-
-def other_student(method: str) -> str:
-    """What a control is called that was trained by ``method``."""
-    how = {"none": "without distillation", "logit": "by KD", "feature": "by feature distillation", "token": "by token"}
-    return f"student {how[method]}"
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -162,7 +155,7 @@ def again(run: Path, against: Path | None) -> dict[str, Any]:
     """
     report, recipe = _told(run)
     if control := (finished(run / "control") or {}).get("student"):
-        report["control"] = control | {"label": other_student(control["method"])}
+        report["control"] = control | {"label": METHODS[control["method"]].student_label}
     if against is not None:
         other, theirs = _told(against)
         if (theirs.dataset, theirs.data_dir, theirs.val_split) != (recipe.dataset, recipe.data_dir, recipe.val_split):

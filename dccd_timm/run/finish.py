@@ -12,6 +12,7 @@ from dccd_timm.hub import push as hub
 from dccd_timm.models.load import origin
 from dccd_timm.models.student import started_from
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.methods import METHODS
 from dccd_timm.report import console as report
 from dccd_timm.report import evidence
 from dccd_timm.run import state as checkpoint
@@ -47,7 +48,7 @@ def finish(
         result["teacher"] |= origin(recipe.kd_model_name, teacher, pretrained=not recipe.kd_teacher_checkpoint)
         result["teacher"] |= report.describe(recipe.kd_model_name, None, teacher)
     if control:
-        result["control"] = control["student"] | {"label": report.other_student(control["method"])}
+        result["control"] = control["student"] | {"label": METHODS[control["method"]].student_label}
         networks["control"] = report.reload(folder / "control" / "best", accelerator)
     result["hardware"] = hardware(accelerator)
     if pieces.val is not None:

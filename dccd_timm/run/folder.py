@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from dccd_timm.atomic import write_text
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.model_name import ModelName
 
 _LOCK = ".lock"
 PACKAGES = ("dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub")
@@ -57,8 +58,8 @@ def run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
 
 
 def _safe(model: str) -> str:
-    last = model.rstrip("/").rsplit(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in last)
+    """A model's short name with characters that every file system takes."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in ModelName.parse(model).short)
 
 
 def lock(folder: Path) -> IO[str]:

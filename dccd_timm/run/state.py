@@ -24,7 +24,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from dccd_timm.atomic import replacing
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 
 _logger = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ def _prove(model: nn.Module, folder: Path) -> None:
         try:
             again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         except (RuntimeError, ValueError, TypeError) as error:
-            text = " ".join(str(error).split())[:200]
-            raise UserError(f"timm cannot build the student again from its config.json: {text}") from error
+            raise UserError(f"timm cannot build the student again from its config.json: {one_line(error)}") from error
         image = torch.randn(1, *again.pretrained_cfg["input_size"])
     weights = again.state_dict()
     same = all(torch.equal(value, weights[name].to(value.dtype)) for name, value in model.state_dict().items())
@@ -206,5 +205,4 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
             " program; start anew"
         ) from error
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise UserError(f"the state in {state} does not fit this run's settings: {text}") from error
+        raise UserError(f"the state in {state} does not fit this run's settings: {one_line(error)}") from error

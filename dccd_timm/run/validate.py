@@ -16,11 +16,11 @@ from torch import nn
 
 from dccd_timm.data.build import build_eval_loader, open_split
 from dccd_timm.engine.evaluate import evaluate
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.ranks import all_together
-from dccd_timm.models.load import create_sized, one_line
+from dccd_timm.models.load import create_sized
 from dccd_timm.models.teacher import TimmTeacher, load_teacher
 from dccd_timm.recipe import Validation
 

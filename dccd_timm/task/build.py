@@ -13,8 +13,7 @@ from timm.task import (
 )
 from torch import nn
 
-from dccd_timm.errors import UserError
-from dccd_timm.models.load import one_line
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.teacher import TimmTeacher
 from dccd_timm.recipe import Recipe
 from dccd_timm.task.dccd import DCCDTask

@@ -18,10 +18,9 @@ import fsspec
 import pyarrow.parquet
 from timm.data.readers.class_map import load_class_map
 
-from dccd_timm.data.decode import reason
 from dccd_timm.data.patience import few_inner_retries, limit_requests, patiently
 from dccd_timm.data.sources.timm_readers import MapSource, Record
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -135,7 +134,7 @@ def open_stream(recipe: Recipe, split: str, is_training: bool) -> StreamSource |
         raise
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
         place = f"data folder {path}" if path else f"{name} is no local folder, and as a Hub data set it"
-        text = reason(error, 300)
+        text = one_line(error)
         hint = "; choose one by --dataset-config" if "config" in text.lower() and not recipe.dataset_config else ""
         raise UserError(f"{place} cannot be opened, split {split}: {text}{hint}") from error
     features = dataset.features
@@ -216,7 +215,7 @@ def _parquet_rows(file: str, seconds: float) -> int:
     try:
         return patiently(rows, file, seconds) if "://" in file else rows()
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise UserError(f"{file} cannot be read as parquet: {reason(error)}") from error
+        raise UserError(f"{file} cannot be read as parquet: {one_line(error, 160)}") from error
 
 
 def _tar_images(file: str, image_key: str) -> int:

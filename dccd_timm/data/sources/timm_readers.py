@@ -8,7 +8,7 @@ from typing import Any
 import timm.data
 from PIL import Image
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe
 
 
@@ -97,8 +97,7 @@ def open_timm(recipe: Recipe, split: str, is_training: bool) -> MapSource | Timm
             num_samples=num_samples,
         )
     except (AssertionError, RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"data set {recipe.dataset or recipe.data_dir}, split {split}: {text}") from error
+        raise UserError(f"data set {recipe.dataset or recipe.data_dir}, split {split}: {one_line(error)}") from error
     class_to_idx = getattr(getattr(dataset, "reader", dataset), "class_to_idx", None) or {}
     names = [str(name) for name, _ in sorted(class_to_idx.items(), key=lambda item: item[1])] or None
     if len(dataset) == 0:
