@@ -19,4 +19,5 @@ def gmacs(model: nn.Module, input_size: tuple[int, ...]) -> float | None:
             ghost(torch.zeros(1, *input_size, device="meta"))
     except (RuntimeError, NotImplementedError, ValueError, TypeError):
         return None
-    return counter.get_total_flops() / 2e9
+    flops: int = counter.get_total_flops()
+    return flops / 2e9

@@ -106,9 +106,12 @@ def share_batch_norms(student: nn.Module, recipe: Recipe, ranks: int, device: to
 
 def _view_by_view(norm: Any, inputs: torch.Tensor) -> torch.Tensor:
     """A norm's own forward; in training of each view [B, ...] of a view-major batch [V * B, ...] in turn."""
-    if not norm.training:
-        return norm.whole_forward(inputs)
-    return torch.cat([norm.whole_forward(view) for view in inputs.chunk(norm.views)])
+    output: torch.Tensor
+    if norm.training:
+        output = torch.cat([norm.whole_forward(view) for view in inputs.chunk(norm.views)])
+    else:
+        output = norm.whole_forward(inputs)
+    return output
 
 
 def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:

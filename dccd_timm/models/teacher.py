@@ -217,7 +217,8 @@ class TimmTeacher(FrozenTeacher):
     def forward_head(self, features: Any, pre_logits: bool = False) -> Tensor:
         """The teacher's head over :meth:`forward_features`."""
         with self.precision(features):
-            return self.model.forward_head(features, pre_logits=pre_logits).float()  # type: ignore[operator]
+            pooled: Tensor = self.model.forward_head(features, pre_logits=pre_logits)  # type: ignore[operator]
+            return pooled.float()
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
+from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,7 +79,9 @@ class CifarNet(nn.Module):
         """Logits [N, K] of :meth:`forward_features`, or with ``pre_logits`` the pooled features."""
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         x = F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x
-        return x if pre_logits else self.get_classifier()(x)
+        if not pre_logits:
+            x = self.get_classifier()(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of images [N, C, H, W]."""
@@ -117,13 +119,11 @@ class CifarNet(nn.Module):
         self.num_classes = num_classes
         self._set_classifier(self._linear(num_classes).to(next(self.parameters()).device))
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers for layer decay: the stem, then each block."""
         blocks = r"^(?:layer|blocks?)\.?(\d+)" if coarse else r"^(?:layer|blocks?)\.?(\d+)(?:\.layer)?\.(\d+)"
         return dict(stem=r"^(?:conv1|bn1)", blocks=[(blocks, None), (r"^(?:conv2|bn2)", (99999,))])
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Not to be had: these networks are small."""
         assert not enable, "gradient checkpointing is not supported"
@@ -131,7 +131,7 @@ class CifarNet(nn.Module):
 
 def register(module: str, networks: dict[str, partial[Any]]) -> None:
     """Make ``timm.create_model`` know the networks of ``module`` by name."""
-    cfgs = {}
+    cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {}
     for name, build in networks.items():
         cls: Any = build.func
         cfgs[f"{name}.untrained"] = dict(

@@ -19,7 +19,8 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1
 
 def _shuffle(x: Tensor, groups: int) -> Tensor:
     """Interleave the channels of ``groups`` groups."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    grouped: Tensor = x.unflatten(1, (groups, -1))
+    return grouped.transpose(1, 2).flatten(1, 2)
 
 
 class InvertedResidual(nn.Module):
@@ -37,7 +38,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, C', H', W']."""
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 class CifarMobileNetV2(CifarNet):
@@ -74,7 +76,8 @@ class CifarMobileNetV2(CifarNet):
 
     def last(self, x: Tensor) -> Tensor:
         """The wide 1x1 convolution."""
-        return self.conv2(x)
+        x = self.conv2(x)
+        return x
 
 
 class ShuffleUnit(nn.Module):

@@ -26,7 +26,8 @@ class PreActBlock(nn.Module):
         """[N, C, H, W] to [N, C', H', W']."""
         y = F.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(y)
-        return shortcut + self.conv2(F.relu(self.bn2(self.conv1(y))))
+        total: Tensor = shortcut + self.conv2(F.relu(self.bn2(self.conv1(y))))
+        return total
 
 
 class Group(nn.Module):
@@ -39,7 +40,8 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, C', H', W']."""
-        return self.layer(x)
+        x = self.layer(x)
+        return x
 
 
 class CifarWideResNet(CifarNet):
