@@ -1,30 +1,53 @@
-"""The programs of training and judging, dccd-train and dccd-validate."""
+"""The console programs dccd-train, dccd-validate and dccd-push."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import load_recipe, load_validation
+from dccd_timm.recipe.parse import OneLineParser
 
 
 def train_main(argv: Sequence[str] | None = None) -> None:
     """Run train.py."""
 
-    def story(arguments: Sequence[str]) -> None:
+    def run(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
-        from dccd_timm.run.train import train  # torch, timm and datasets load only once the flags are right
+        from dccd_timm.hub.publisher import HubPublisher  # torch, timm and datasets load only once the flags are right
+        from dccd_timm.run.train import train
 
-        train(recipe)
+        train(recipe, HubPublisher(recipe))
 
-    guarded(story, argv)
+    guarded(run, argv)
 
 
 def validate_main(argv: Sequence[str] | None = None) -> None:
     """Run validate.py."""
 
-    def story(arguments: Sequence[str]) -> None:
+    def run(arguments: Sequence[str]) -> None:
         options = load_validation(arguments)
         from dccd_timm.run.validate import validate
 
         validate(options)
 
-    guarded(story, argv)
+    guarded(run, argv)
+
+
+def push_main(argv: Sequence[str] | None = None) -> None:
+    """Run dccd-push."""
+
+    def run(arguments: Sequence[str]) -> None:
+        parser = OneLineParser("dccd-push", description="Push a finished run's student, with its card and evidence.")
+        parser.add_argument("run", type=Path, help="a run's folder")
+        parser.add_argument("repo_id", metavar="owner/name", help="repository; made, and private, when there is none")
+        parser.add_argument("--hub-public", action="store_true", help="make a new repository public")
+        parser.add_argument("--hub-revision", metavar="BRANCH", help="branch to push to; made when there is none")
+        parser.add_argument("--hub-license", metavar="ID", help="license of the card (default: its sources')")
+        given = parser.parse_args(arguments)
+        from dccd_timm.hub import push as hub
+
+        target = hub.Target(given.repo_id, given.hub_public, given.hub_revision, given.hub_license)
+        hub.check(target)
+        hub.push(given.run, target)
+
+    guarded(run, argv)

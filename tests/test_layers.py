@@ -18,8 +18,6 @@ STILL_WRONG = {
     ("report", "hub"),
     ("report", "launch"),
     ("report", "data"),
-    ("run", "hub"),
-    ("hub", "launch"),
 }
 
 

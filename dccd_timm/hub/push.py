@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,9 +28,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.hub.card import Card
-from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import Recipe
-from dccd_timm.recipe.parse import OneLineParser
 
 _logger = logging.getLogger(__name__)
 
@@ -42,24 +40,6 @@ _LONGEST_PAUSE = 60.0
 # What an earlier push, or timm's own, may have left and this one replaces.
 _STALE = re.compile(r"report/.*|.*\.(bin|pth|pt|ckpt|pkl)")
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run dccd-push."""
-
-    def story(arguments: Sequence[str]) -> None:
-        parser = OneLineParser("dccd-push", description="Push a finished run's student, with its card and evidence.")
-        parser.add_argument("run", type=Path, help="a run's folder")
-        parser.add_argument("repo_id", metavar="owner/name", help="repository; made, and private, when there is none")
-        parser.add_argument("--hub-public", action="store_true", help="make a new repository public")
-        parser.add_argument("--hub-revision", metavar="BRANCH", help="branch to push to; made when there is none")
-        parser.add_argument("--hub-license", metavar="ID", help="license of the card (default: its sources')")
-        given = parser.parse_args(arguments)
-        target = Target(given.repo_id, given.hub_public, given.hub_revision, given.hub_license)
-        check(target)
-        push(given.run, target)
-
-    guarded(story, argv)
 
 
 class Target:
@@ -288,7 +268,3 @@ def _cause(error: BaseException, target: Target) -> str:
 
 def _host() -> str:
     return huggingface_hub.constants.ENDPOINT
-
-
-if __name__ == "__main__":
-    main()

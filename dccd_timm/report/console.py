@@ -115,14 +115,13 @@ def summarise(folder: Path, progress: Progress, metrics: dict[str, float], with_
 
 
 def close(folder: Path, report: dict[str, Any], against: Path | None = None) -> None:
-    """Write report.json, curves and card; the curve to compare with is that of the control, or of run ``against``."""
+    """Write report.json and curves; the curve to compare with is that of the control, or of run ``against``."""
     (folder / "report").mkdir(exist_ok=True)
     write_text(folder / "report" / "report.json", json.dumps(report, indent=2) + "\n")
     runs = {f"student ({report['method']})": folder / "summary.csv"}
     if control := report.get("control"):
         runs[control["label"]] = (against or folder / "control") / "summary.csv"
     pictures.draw_curves(folder / "report" / "curves.png", runs, report.get("teacher", {}))
-    write_text(folder / "README.md", Card(folder, license=report.get("license")).text())
 
 
 def farewell(folder: Path, report: dict[str, Any]) -> None:
@@ -181,6 +180,7 @@ def again(run: Path, against: Path | None) -> dict[str, Any]:
         label = report.get("control", {}).get("label", "")
         report |= evidence.gather(recipe, run / "report", networks, loader, split.names, accelerator, label)
     close(run, report, against)
+    write_text(run / "README.md", Card(run, license=report.get("license")).text())
     farewell(run, report)
     return report
 

@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from timm.utils import unwrap_model
 
 from dccd_timm.engine.evaluate import evaluate
-from dccd_timm.hub import push as hub
 from dccd_timm.models.load import origin
 from dccd_timm.models.student import started_from
 from dccd_timm.recipe import Recipe
@@ -17,11 +16,12 @@ from dccd_timm.report import console as report
 from dccd_timm.report import evidence
 from dccd_timm.run import state as checkpoint
 from dccd_timm.run.pieces import Data, Pieces
+from dccd_timm.run.publisher import Publisher
 
 
 def finish(
     recipe: Recipe, data: Data, pieces: Pieces, folder: Path, accelerator: Accelerator, result: dict[str, Any],
-    control: dict[str, Any] | None,
+    control: dict[str, Any] | None, publisher: Publisher,
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the exported best student, reloaded by timm alone, beside its teacher; write report, pictures and card."""
     accelerator.wait_for_everyone()
@@ -56,6 +56,7 @@ def finish(
         result |= evidence.gather(recipe, folder / "report", networks, pieces.val, data.train.names, accelerator, label)
     if accelerator.is_main_process:
         report.close(folder, result)
+        publisher.write_card(folder)
         report.farewell(folder, result)
     accelerator.wait_for_everyone()
     return result
@@ -84,11 +85,11 @@ def better_weights(
 
 
 def push_so_far(
-    recipe: Recipe, pieces: Pieces, folder: Path, best: dict[str, Any], epoch: int, num_epochs: int
-) -> None:
+    recipe: Recipe, pieces: Pieces, folder: Path, best: dict[str, Any], epoch: int, num_epochs: int,
+    publisher: Publisher,
+) -> None:  # fmt: skip
     """Push the best student of the first ``epoch`` epochs; the last epoch's goes with the report."""
-    target = hub.Target.of(recipe)
-    if target is None or epoch == num_epochs:
+    if epoch == num_epochs:
         return
     student = best.get("metrics", {}) | report.describe(recipe.model, recipe.kd_distill_type, pieces.student)
     told: dict[str, Any] = dict(
@@ -100,7 +101,7 @@ def push_so_far(
         teacher: Any = pieces.judge.model
         told["teacher"] = origin(recipe.kd_model_name, teacher, pretrained=not recipe.kd_teacher_checkpoint)
         told["teacher"] |= report.describe(recipe.kd_model_name, None, teacher)
-    hub.push_so_far(folder, target, told)
+    publisher.push_interim(folder, told)
 
 
 def ema_is_judged(recipe: Recipe) -> bool:

@@ -22,7 +22,6 @@ from dccd_timm.engine.loop import train as train_epochs
 from dccd_timm.engine.optim import build_scheduler, learning_rate, load_scheduler_state, scheduler_state
 from dccd_timm.engine.trackers import start_trackers, stop_trackers
 from dccd_timm.errors import UserError
-from dccd_timm.hub import push as hub
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.ranks import all_together
@@ -35,21 +34,22 @@ from dccd_timm.run import state as checkpoint
 from dccd_timm.run.finish import better_weights, ema_is_judged, finish, gain, hardware, push_so_far
 from dccd_timm.run.folder import begin, lock, restarted, run_folder, unlock
 from dccd_timm.run.pieces import Data, Pieces, assemble
+from dccd_timm.run.publisher import Publisher
 
 _logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe) -> dict[str, Any]:
+def train(recipe: Recipe, publisher: Publisher) -> dict[str, Any]:
     """Train as the recipe says, its control run first if it names one; returns what report.json holds.
 
     Raises:
         UserError: for every mistake of settings, data or surroundings.
     """
     accelerator = start_accelerator(recipe)
-    place, target = Path(recipe.output), hub.Target.of(recipe)
+    place = Path(recipe.output)
     with all_together(lambda error: explain(error, recipe, place)):
-        if target and accelerator.is_main_process:
-            hub.check(target)  # now, and not after a week
+        if accelerator.is_main_process:
+            publisher.check()  # now, and not after a week
         train_split = open_split(recipe, recipe.train_split, is_training=True)
         data = Data(train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None)
         place = run_folder(recipe, accelerator)
@@ -61,19 +61,24 @@ def train(recipe: Recipe) -> dict[str, Any]:
                     recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
                     hub_revision=None, hub_interval=0, hub_license=None,
                 )  # fmt: skip
-                control = train_one(settings, data, place / "control", accelerator, None)
+                control = train_one(settings, data, place / "control", accelerator, None, publisher)
                 accelerator.free_memory()
-        result = train_one(recipe, data, place, accelerator, control)
+        result = train_one(recipe, data, place, accelerator, control, publisher)
         accelerator.free_memory()
         gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
         accelerator.end_training()
-    if target and accelerator.is_main_process:  # behind everything else: a push that fails leaves a finished run
-        hub.push(place, target)
+    if accelerator.is_main_process:  # last: a push that fails leaves a finished run
+        publisher.push(place)
     return result
 
 
 def train_one(
-    recipe: Recipe, data: Data, folder: Path, accelerator: Accelerator, control: dict[str, Any] | None
+    recipe: Recipe,
+    data: Data,
+    folder: Path,
+    accelerator: Accelerator,
+    control: dict[str, Any] | None,
+    publisher: Publisher,
 ) -> dict[str, Any]:
     """One training into ``folder``; ``control`` is the report of the run to compare with."""
     main = accelerator.is_main_process
@@ -150,7 +155,7 @@ def train_one(
                 checkpoint.export(student, folder / word, pieces.data_config, data.train.names, note)
             report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
             if best and recipe.hub_interval and (progress.epoch + 1) % recipe.hub_interval == 0 and not progress.stop:
-                push_so_far(recipe, pieces, folder, best, progress.epoch + 1, num_epochs)
+                push_so_far(recipe, pieces, folder, best, progress.epoch + 1, num_epochs, publisher)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         save(progress, complete=True)
@@ -168,7 +173,7 @@ def train_one(
         best_epoch=best["epoch"] if best else None, weights=weights, license=recipe.hub_license,
         skipped_updates=skipped_updates, skipped_images=loader.skips.count, skipped_first=loader.skips.names[:20],
     )  # fmt: skip
-    result = finish(recipe, data, pieces, folder, accelerator, result, control)
+    result = finish(recipe, data, pieces, folder, accelerator, result, control, publisher)
     if held:
         unlock(held)
     return result

@@ -18,7 +18,7 @@ from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import CLASSES, ROOT, encoded, picture, run_program, write_parquet
 from tests.fakes.data_hub import DatasetHub
-from tests.test_programs import assert_one_line
+from tests.programs.test_programs import assert_one_line
 
 CDN = r"GET /_cdn/.*train-"
 

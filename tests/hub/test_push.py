@@ -15,7 +15,7 @@ import yaml
 
 from tests.conftest import READ, WRITE, run_program
 from tests.fakes.model_hub.client import assert_failed
-from tests.test_programs import assert_one_line
+from tests.programs.test_programs import assert_one_line
 
 PICTURES = ("curves", "channels", "redundancy", "classes")
 PUBLISHED = {".gitattributes", "README.md", "args.yaml", "config.json", "model.safetensors", "recipe.yaml",

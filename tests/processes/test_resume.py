@@ -18,7 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, run_program, write_parquet
-from tests.test_programs import assert_one_line
+from tests.programs.test_programs import assert_one_line
 
 
 def words(small, folders, data, *flags):

@@ -37,7 +37,7 @@ class Client:
     def push(self, *words: object, token: str | None = None) -> "Done":
         """``dccd-push`` with these words."""
         return self.do(
-            "from dccd_timm.hub.push import main; main(words.split(' '))", token, words=" ".join(map(str, words))
+            "from dccd_timm.cli import push_main; push_main(words.split(' '))", token, words=" ".join(map(str, words))
         )
 
     def stop(self) -> None:

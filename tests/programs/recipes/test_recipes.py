@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dccd_timm.engine.optim import build_scheduler
+from dccd_timm.hub.publisher import HubPublisher
 from dccd_timm.recipe import load_recipe
 from dccd_timm.run.train import train
 from tests.conftest import ROOT
@@ -29,7 +30,8 @@ def folder(tmp_path_factory):
 def test_it_trains(recipe, folder, fresh_accelerator, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were missing: pictures have tests of their own
-    train(load_recipe(["-c", str(recipe), *shrink(recipe, folder)]))
+    settings = load_recipe(["-c", str(recipe), *shrink(recipe, folder)])
+    train(settings, HubPublisher(settings))
     report = json.loads((folder / "out" / recipe.stem / "report" / "report.json").read_text())
     assert report["method"] == "dccd" and report["views_seen"] == 2 * 4 * 2
     assert report["student"]["agreement"] is not None
