@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dccd_timm.data import build, reading
+from dccd_timm.data import build, stream
 from dccd_timm.data.build import build_eval_loader, build_train_loader, open_split
 from dccd_timm.data.sources.hfids import StreamSource
 from dccd_timm.launch.failures import explain
@@ -201,7 +201,7 @@ def test_a_position_of_another_layout_is_not_used(numbered, caplog):
 
 
 def test_data_sorted_by_class_is_noticed(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK_RECORDS", 20)
+    monkeypatch.setattr(stream, "BLOCK_RECORDS", 20)
     for name, labels in (("sorted", [n // 50 for n in range(200)]), ("mixed", [n % 4 for n in range(200)])):
         table = {"image": [{"bytes": image_bytes(n), "path": None} for n in range(200)], "label": labels}
         features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list("abcd")))
