@@ -39,15 +39,15 @@ def push_main(argv: Sequence[str] | None = None) -> None:
     def run(arguments: Sequence[str]) -> None:
         parser = OneLineParser("dccd-push", description="Push a finished run's student, with its card and evidence.")
         parser.add_argument("run", type=Path, help="a run's folder")
-        parser.add_argument("repo_id", metavar="owner/name", help="repository; made, and private, when there is none")
+        parser.add_argument("repo_id", metavar="owner/name", help="repository; a new one is created, and private")
         parser.add_argument("--hub-public", action="store_true", help="make a new repository public")
-        parser.add_argument("--hub-revision", metavar="BRANCH", help="branch to push to; made when there is none")
+        parser.add_argument("--hub-revision", metavar="BRANCH", help="branch to push to; a missing one is created")
         parser.add_argument("--hub-license", metavar="ID", help="license of the card (default: its sources')")
-        given = parser.parse_args(arguments)
+        options = parser.parse_args(arguments)
         from dccd_timm.hub import push as hub
 
-        target = hub.Target(given.repo_id, given.hub_public, given.hub_revision, given.hub_license)
+        target = hub.Target(options.repo_id, options.hub_public, options.hub_revision, options.hub_license)
         hub.check(target)
-        hub.push(given.run, target)
+        hub.push(options.run, target)
 
     guarded(run, argv)

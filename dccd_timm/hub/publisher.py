@@ -1,37 +1,48 @@
-"""Publishes a training's student on the Hugging Face Hub, as its recipe says."""
+"""What a run does with the Hub: a check before it, interim pushes, the model card, the push after it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from dccd_timm.atomic import write_text
-from dccd_timm.hub import push as hub
+from dccd_timm.hub import push
 from dccd_timm.hub.card import Card
 from dccd_timm.recipe import Recipe
 
 
 class HubPublisher:
-    """The publisher of a recipe; without ``--push-to-hub`` it writes the card and pushes nothing."""
+    """Publishes runs of a recipe as its Hub options say; without ``--push-to-hub`` it only writes cards.
+
+    It is the ``Publisher`` of ``run/publisher.py``; a run never imports this package.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
-        self.target = hub.Target.of(recipe)
+        self.target = push.Target.of(recipe)
 
     def check(self) -> None:
-        """Raise a UserError when the recipe's repository cannot be pushed to."""
+        """Check that the student could be pushed, before the training begins.
+
+        Raises:
+            UserError: bad repository name, missing or wrong token, or no connection to the Hub.
+        """
         if self.target:
-            hub.check(self.target)
+            push.check(self.target)
 
     def write_card(self, folder: Path) -> None:
-        """Write README.md into a finished run's folder."""
+        """Write README.md into the folder of a finished run."""
         report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
-        write_text(folder / "README.md", Card(folder, license=report.get("license")).text())
+        write_text(folder / "README.md", Card(folder, license=report.get("license"), report=report).text())
 
     def push_interim(self, folder: Path, report: dict[str, Any]) -> None:
-        """Push the best student of a run that continues; a failure is a warning."""
+        """Push the best student of a run that still trains; a failed push is only a warning."""
         if self.target:
-            hub.push_so_far(folder, self.target, report)
+            push.push_interim(folder, self.target, report)
 
     def push(self, folder: Path) -> None:
-        """Push a finished run's student, if the recipe asks for it."""
+        """Push the student of a finished run.
+
+        Raises:
+            UserError: names the cause, the student's folder and the command that pushes it again.
+        """
         if self.target:
-            hub.push(folder, self.target)
+            push.push(folder, self.target)

@@ -1,6 +1,6 @@
 """A student onto the Hugging Face Hub: one commit with weights, card and evidence, verified, safe to repeat.
 
-``dccd-push RUN owner/name``. timm's own ``push_to_hf_hub`` would push pickles and keep a first push's card for ever.
+timm's own ``push_to_hf_hub`` would push pickles and keep a first push's card for ever.
 """
 
 import logging
@@ -101,8 +101,8 @@ def _check(target: Target) -> None:
                             f" {', '.join(owners)}") from None  # fmt: skip
 
 
-def push_so_far(run: Path, target: Target, report: dict[str, Any]) -> None:
-    """Push the best student of a run that goes on; a failure is told, and harms nothing."""
+def push_interim(run: Path, target: Target, report: dict[str, Any]) -> None:
+    """Push the best student of a run that still trains; a failed push is only a warning."""
     try:
         push(run, target, report)
     except UserError as error:
