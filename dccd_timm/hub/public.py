@@ -3,19 +3,17 @@
 import getpass
 import re
 import socket
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.model_name import ModelName
-from dccd_timm.recipe.rules import defaults, has_effect
+from dccd_timm.recipe.option import option_of
+from dccd_timm.recipe.rules import defaults, no_effect
 
-# They say where a run was kept and who was told, not how the student was made.
-_PRIVATE = ("output", "experiment", "resume", "no_resume_opt", "log_with", "log_wandb", "log_interval", "wandb_project",
-            "wandb_tags", "wandb_resume_id", "push_to_hub", "hub_public", "hub_revision", "hub_interval", "hub_license",
-            "recovery_interval", "checkpoint_hist")  # fmt: skip
-_FILES = ("data_dir", "class_map", "pretrained_path", "initial_checkpoint", "kd_teacher_checkpoint")
-_MODELS = ("model", "kd_model_name")
+# name -> how it is published
+_PUBLISHED = {f.name: option_of(f).published for f in fields(Recipe)}
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _ABSOLUTE = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:,]+)*/([^\s/:,]+)")
 _HUB_SOURCES = ("hfids/", "hfds/")
@@ -29,26 +27,26 @@ def public_settings(
     ``architectures`` names the model behind a ``local-dir:``, ``pins`` the commit of an ``hf-hub:`` name, by setting.
     What lies on this machine alone becomes the last part of its path.
     """
-    shown = {k: v for k, v in settings.items() if k not in _PRIVATE}
+    shown = {k: v for k, v in settings.items() if _PUBLISHED.get(k) != "no"}
     notes = []
-    for key in (*_FILES, *_MODELS, "dataset"):
-        value = shown.get(key)
-        if not isinstance(value, str) or not value:
+    for key, value in shown.items():
+        kind = _PUBLISHED.get(key, "yes")
+        if kind == "yes" or not value:
             continue
-        if key == "dataset":
+        if kind == "dataset":
             source, place = split_dataset(value)
             local = not hub_data(value) if source in _HUB_SOURCES else "/" in place
         else:
             model = ModelName.parse(value)
             source, place = "", model.place
-            local = model.is_private or (model.source == "timm" and key in _FILES)
+            local = model.is_private or (model.source == "timm" and kind == "file")
             if model.source == "hf-hub":
                 shown[key] = replace(model, revision=model.revision or pins.get(key)).timm_name
         if local and _in_repository(place):
             notes.append(f"{place} lies in dccd-timm's repository: run it from there")
         elif local:
             name = Path(place).name
-            name = architectures.get(key, name) if key in _MODELS else source + ("data" if name == _user() else name)
+            name = architectures.get(key, name) if kind == "model" else source + ("data" if name == _user() else name)
             notes.append(f"{key} was a place on the author's machine: put yours instead of {name}")
             shown[key] = name
     return {key: scrubbed(value) for key, value in shown.items()}, notes
@@ -59,11 +57,11 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     package may have other defaults for them."""
     known = defaults()
 
-    def told(name: str, value: Any) -> bool:
+    def is_shown(name: str, value: Any) -> bool:
         own = settings.get("kd_distill_type") == "dccd" and name.startswith("dccd_") and value is not None
-        return _plain(value) != _plain(known[name]) or (own and has_effect(name, settings))
+        return (own or _plain(value) != _plain(known[name])) and no_effect(Recipe, name, known | settings) is None
 
-    return {name: value for name, value in settings.items() if name in known and told(name, value)}
+    return {name: value for name, value in settings.items() if name in known and is_shown(name, value)}
 
 
 def split_dataset(name: str) -> tuple[str, str]:

@@ -2,31 +2,13 @@
 
 import ast
 import math
-import types
-import typing
-from dataclasses import MISSING, Field
-from typing import Any, NamedTuple
+from dataclasses import Field
+from typing import Any
 
 from dccd_timm.errors import UserError
+from dccd_timm.recipe.option import Kind, Option, default_of, kind_of, option_of
 
-
-class Kind(NamedTuple):
-    """What a field holds: values of ``base``, several of them if ``many``, None if ``optional``."""
-
-    base: type
-    many: bool
-    optional: bool
-
-
-def kind_of(spec: Field[Any]) -> Kind:
-    """Read a field's annotation: X, X | None, tuple[X, ...] or dict[str, Any]."""
-    annotation: Any = spec.type
-    optional = isinstance(annotation, types.UnionType)
-    if optional:
-        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
-    if typing.get_origin(annotation) is tuple:
-        return Kind(typing.get_args(annotation)[0], True, optional)
-    return Kind(typing.get_origin(annotation) or annotation, False, optional)
+_NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def coerce(spec: Field[Any], value: Any) -> Any:
@@ -35,41 +17,41 @@ def coerce(spec: Field[Any], value: Any) -> Any:
     Raises:
         UserError: says what was expected and what came.
     """
-    kind, meta = kind_of(spec), spec.metadata
-    if kind.optional and value in (None, ""):  # an empty text is how the command line unsets a recipe's word
+    kind, declared = kind_of(spec), option_of(spec)
+    if kind.optional and value in (None, ""):  # an empty text is how the command line unsets what a recipe sets
         return None
     if value is None:
-        value = spec.default_factory() if spec.default_factory is not MISSING else spec.default
+        value = default_of(spec)
     if kind.base is dict:
         return _mapping(value)
     if kind.many:
         if isinstance(value, str) and value.strip()[:1] in ("(", "["):
             value = ast.literal_eval(value)
-        values = tuple(_scalar(kind.base, v, meta) for v in (value if isinstance(value, list | tuple) else [value]))
+        values = tuple(_scalar(kind, v, declared) for v in (value if isinstance(value, list | tuple) else [value]))
         if not values and kind.optional:
             return None
-        if meta["count"] and len(values) != meta["count"]:
-            raise UserError(f"needs {meta['count']} values, got {len(values)}")
+        if declared.count and len(values) != declared.count:
+            raise UserError(f"needs {declared.count} values, got {len(values)}")
         return values
     if isinstance(value, list | tuple | dict):
-        raise UserError(f"needs one {_word(kind.base)}, got {value!r}")
-    return _scalar(kind.base, value, meta)
+        raise UserError(f"needs one {_NOUNS[kind.base]}, got {value!r}")
+    return _scalar(kind, value, declared)
 
 
-def _scalar(base: type, value: Any, meta: Any) -> Any:
-    result = _typed(base, value)
-    if meta["choices"] and result not in meta["choices"]:
-        raise UserError(f"must be one of {', '.join(c for c in meta['choices'] if c)}, got {value!r}")
-    if meta["low"] is not None and result < meta["low"]:
-        raise UserError(f"must be at least {meta['low']:g}, got {value!r}")
-    if meta["high"] is not None and result > meta["high"]:
-        raise UserError(f"must be at most {meta['high']:g}, got {value!r}")
+def _scalar(kind: Kind, value: Any, declared: Option) -> Any:
+    result = _typed(kind.base, value)
+    if kind.choices and result not in kind.choices:
+        raise UserError(f"must be one of {', '.join(c for c in kind.choices if c)}, got {value!r}")
+    if declared.low is not None and result < declared.low:
+        raise UserError(f"must be at least {declared.low:g}, got {value!r}")
+    if declared.high is not None and result > declared.high:
+        raise UserError(f"must be at most {declared.high:g}, got {value!r}")
     return result
 
 
 def _typed(base: type, value: Any) -> Any:
     """YAML 1.1 reads 1e-3 as text and 1.0 as a float: both are taken as the number they are, and no more."""
-    wrong = UserError(f"needs {_word(base)}, got {value!r} ({type(value).__name__})")
+    wrong = UserError(f"needs {_NOUNS[base]}, got {value!r} ({type(value).__name__})")
     if base is bool:
         if not isinstance(value, bool):
             raise wrong
@@ -94,20 +76,16 @@ def _typed(base: type, value: Any) -> Any:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    """timm's ParseKwargs: ``key=value`` words whose values are Python literals where they can be."""
+    """timm's ParseKwargs: ``key=value`` arguments whose values are Python literals where they can be."""
     if isinstance(value, dict):
         return {str(k): v for k, v in value.items()}
     result = {}
-    for word in value or []:
-        key, equals, text = str(word).partition("=")
+    for pair in value or []:
+        key, equals, text = str(pair).partition("=")
         if not equals:
-            raise UserError(f"needs key=value, got {word!r}")
+            raise UserError(f"needs key=value, got {pair!r}")
         try:
             result[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             result[key] = text
     return result
-
-
-def _word(base: type) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[base]

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.recipe.fields import Recipe
 from dccd_timm.recipe.parse import Grammar, joined
-from dccd_timm.recipe.rules import contradictions, dead_knobs, resolve
+from dccd_timm.recipe.recipe import Recipe
+from dccd_timm.recipe.rules import contradictions, ineffective, resolve
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
 
 _logger = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ def load_recipe(argv: Sequence[str]) -> Recipe:
     given = GRAMMAR.typed(words, "--", errors)
     if errors:
         raise joined(errors)
-    # A recipe may hold words for a method that the command line switches off; words that are dead in their own place
-    # are mistakes.
-    errors += dead_knobs(from_file, set(from_file)) + dead_knobs(from_file | given, set(given))
-    values = resolve(from_file | given)
-    errors += contradictions(values)
+    # A recipe may set options of a method that the command line switches off; what has no effect beside the other
+    # settings of its own place is a mistake.
+    errors += ineffective(Recipe, from_file, from_file) + ineffective(Recipe, from_file | given, given)
+    recipe = Recipe(**resolve(from_file | given))
+    errors += contradictions(recipe)
     if errors:
         raise joined(errors)
-    return Recipe(**values)
+    return recipe
 
 
 def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:

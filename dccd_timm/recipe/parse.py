@@ -9,8 +9,9 @@ from dataclasses import Field
 from typing import Any, NoReturn
 
 from dccd_timm.errors import UserError
-from dccd_timm.recipe.coerce import coerce, kind_of
+from dccd_timm.recipe.coerce import coerce
 from dccd_timm.recipe.foreign import ForeignFlag
+from dccd_timm.recipe.option import GROUPS, default_of, kind_of, option_of
 
 _logger = logging.getLogger(__name__)
 
@@ -19,12 +20,12 @@ class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, without the usage of 190 flags."""
 
     def error(self, message: str) -> NoReturn:
-        """Let the program say it."""
+        """Raise it for the program to print."""
         raise UserError(message)
 
 
 class Grammar:
-    """The words of one program: fields of ``settings`` as flags, and foreign flags that are only answered."""
+    """The options of one program: fields of ``settings`` as flags, and foreign flags that are only answered."""
 
     def __init__(
         self,
@@ -51,12 +52,11 @@ class Grammar:
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=118),
         )
         parser.add_argument(self.positional, nargs="?", help=argparse.SUPPRESS)
-        groups: dict[str, argparse._ArgumentGroup] = {}
-        for name, spec in self.fields.items():
-            title = spec.metadata["group"]
-            if title not in groups:
-                groups[title] = parser.add_argument_group(title)
-            _add_flag(groups[title], name, spec)
+        for title in GROUPS:
+            specs = [spec for spec in self.fields.values() if option_of(spec).group == title]
+            group = parser.add_argument_group(title)
+            for spec in specs:
+                _add_flag(group, spec)
         for foreign in self.foreign.values():
             keywords: dict[str, Any] = {"action": "store_true"} if foreign.takes == 0 else {}
             if foreign.takes == "+":
@@ -72,7 +72,7 @@ class Grammar:
         errors += [self.unknown(word, "flag") for word in unknown if word.startswith("-")]
         strays = [word for word in unknown if not word.startswith("-")]
         if strays and not errors:  # after an unknown flag they are probably its values
-            errors.append(f"unexpected {' '.join(strays)}: values go behind a flag")
+            errors.append(f"unexpected {' '.join(strays)}: values follow a flag")
         return vars(namespace)
 
     def typed(self, raw: dict[str, Any], place: str, errors: list[str]) -> dict[str, Any]:
@@ -105,10 +105,12 @@ class Grammar:
         return f"unknown {noun} {word}; did you mean {spelled}?"
 
 
-def _add_flag(group: argparse._ArgumentGroup, name: str, spec: Field[Any]) -> None:
-    meta, kind = spec.metadata, kind_of(spec)
-    flags = [f"--{name.replace('_', '-')}", *meta["flags"]]
-    keywords: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": meta["help"] + _shown(spec)}
+def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
+    name, declared, kind = spec.name, option_of(spec), kind_of(spec)
+    flags = [f"--{name.replace('_', '-')}", *declared.flags]
+    shown = shown_default(spec)
+    text = f"{declared.help} ({shown})" if shown else declared.help
+    keywords: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
     if kind.base is bool:
         group.add_argument(*flags, action="store_true", **keywords)
         if not name.startswith("no_"):  # so that the command line can switch off what a recipe switches on
@@ -116,23 +118,23 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, spec: Field[Any]) -> No
             group.add_argument(off, action="store_false", **(keywords | {"help": argparse.SUPPRESS}))
         return
     if kind.many or kind.base is dict:
-        keywords["nargs"] = meta["count"] or "*"
-    elif meta["const"]:
-        keywords |= {"nargs": "?", "const": meta["const"]}
-    if meta["choices"]:
-        keywords["metavar"] = "{" + ",".join(c for c in meta["choices"] if c) + "}"
+        keywords["nargs"] = declared.count or "*"
+    elif declared.const:
+        keywords |= {"nargs": "?", "const": declared.const}
+    if kind.choices:
+        keywords["metavar"] = "{" + ",".join(c for c in kind.choices if c) + "}"
     else:
         keywords["metavar"] = {dict: "K=V", int: "N", float: "X", str: "S"}[kind.base]
     group.add_argument(*flags, **keywords)
 
 
-def _shown(spec: Field[Any]) -> str:
+def shown_default(spec: Field[Any]) -> str:
     """The default as it stands in --help; nothing for "decide for me"."""
-    default = spec.default
-    if spec.default_factory is not dataclasses.MISSING or default in (None, "", False, ()):
+    default = default_of(spec)
+    if default in (None, "", False, (), {}):
         return ""
     values = default if isinstance(default, tuple) else (default,)
-    return f" ({' '.join(f'{v:.4g}' if isinstance(v, float) else str(v) for v in values)})"
+    return " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def _same(value: Any, default: Any) -> bool:

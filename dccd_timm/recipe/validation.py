@@ -1,90 +1,54 @@
-"""Every word of validate.py: timm's names and meanings, and a teacher to compare with."""
+"""Every option of validate.py: timm's names and meanings, and a teacher to compare with."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Literal
 
 from dccd_timm.errors import UserError
-from dccd_timm.recipe.fields import Recipe, option
+from dccd_timm.recipe.data import Reading
+from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
+from dccd_timm.recipe.option import option, without
 from dccd_timm.recipe.parse import Grammar, joined
+from dccd_timm.recipe.recipe import Recipe
+from dccd_timm.recipe.rules import ineffective
+from dccd_timm.recipe.student import Network
 
 _logger = logging.getLogger(__name__)
-_Group = Callable[..., Any]
-_data: _Group = partial(option, group="Data")
-_model: _Group = partial(option, group="Model")
-_run: _Group = partial(option, group="Run")
-
-
-def _same(name: str) -> Any:
-    """A word that training has too, with its meaning and default."""
-    known = Recipe.__dataclass_fields__[name]
-    return field(default=known.default, metadata=known.metadata)
+_data = partial(option, group="Data")
+_model = partial(option, group="Model")
+_run = partial(option, group="Run")
+_NO_CHECKPOINT = without("checkpoint", "there is no --checkpoint")
+_NO_TEACHER = without("teacher", "there is no --teacher")
 
 
 @dataclass(frozen=True)
-class Validation:
+class Validation(Device, Network, Reading):
     """All settings of one validation; made by :func:`load_validation`."""
 
-    # fmt: off
-    data_dir: str | None = _same("data_dir")
-    dataset: str = _same("dataset")
     split: str = _data("validation", "split to read")
     num_samples: int | None = _data(None, "images in the split, for streams that do not say", low=1)
-    dataset_config: str | None = _same("dataset_config")
-    dataset_revision: str | None = _same("dataset_revision")
-    dataset_download: bool = _same("dataset_download")
-    class_map: str = _same("class_map")
-    input_img_mode: str | None = _same("input_img_mode")
-    input_key: str | None = _same("input_key")
-    target_key: str | None = _same("target_key")
-    data_errors: str = _same("data_errors")
-    max_data_errors: int = _same("max_data_errors")
-    data_timeout: float = _same("data_timeout")
-    workers: int = _same("workers")
     batch_size: int = _data(256, "images per rank and batch", "-b", low=1)
-    no_prefetcher: bool = _same("no_prefetcher")
-    pin_mem: bool = _same("pin_mem")
-
     model: str = _model("", "a run's best/ folder, local-dir:path, hf-hub:owner/name or a timm name", "-m")
     pretrained: bool = _model(False, "timm's pretrained weights (the default without --checkpoint)")
     checkpoint: str = _model("", "weights for a timm name: safetensors or timm checkpoint")
-    use_ema: bool = _model(False, "take the averaged weights of the checkpoint")
-    teacher: str | None = _model(None, "also judge this teacher on the same images, and how often both agree")
-    teacher_checkpoint: str | None = _model(None, "weights of the teacher, for a timm name")
-    num_classes: int | None = _model(None, "number of classes", low=1)
-    gp: str | None = _model(None, "global pool: fast, avg, max, avgmax, catavgmax")
+    use_ema: bool = _model(False, "take the averaged weights of the checkpoint", no_effect=(_NO_CHECKPOINT,))
+    teacher: str | None = _model(None, "also evaluate this teacher on the same images, and how often both agree")
+    teacher_checkpoint: str | None = _model(None, "weights of the teacher, for a timm name", no_effect=(_NO_TEACHER,))
     in_chans: int | None = _model(None, "image channels (default: the model's)", low=1)
-    model_kwargs: dict[str, Any] = _model({}, "arguments of the architecture, key=value ...")
-    img_size: int | None = _model(None, "image size in pixels (default: the model's)", low=1)
-    input_size: tuple[int, ...] | None = _model(None, "channels, height and width, e.g. 3 224 224", count=3)
     use_train_size: bool = _model(False, "the training size, where the model names another one for tests")
-    crop_pct: float | None = _model(None, "part of the image that the centre crop keeps")
-    crop_mode: str | None = _model(None, "crop mode", choices=("squash", "border", "center"))
+    crop_mode: Literal["squash", "border", "center"] | None = _model(None, "crop mode")
     crop_border_pixels: int | None = _model(None, "pixels to crop from the border")
-    mean: tuple[float, ...] | None = _model(None, "mean of the normalisation")
-    std: tuple[float, ...] | None = _model(None, "standard deviation of the normalisation")
-    interpolation: str = _model("", "resize interpolation (default: the model's)")
     test_pool: bool = _model(False, "pool at test time over larger maps")
     reparam: bool = _model(False, "fold re-parameterizable branches first")
-
-    seed: int = _run(42, "random seed")
     results_file: str = _run("", "file to write the results to")
-    results_format: str = _run("csv", "its format", choices=("csv", "json"))
-    device: str = _run("cuda", "cpu forces the CPU; else accelerate takes the best device there is")
-    channels_last: bool = _run(False, "channels-last memory layout")
-    amp: bool = _run(False, "mixed precision")
-    amp_dtype: str = _run("float16", "lower precision of --amp", choices=("float16", "bfloat16"))
-    fast_norm: bool = _run(False, "timm's fast norm layers")
-    torchcompile: str | None = _run(None, "compile the model, with this backend", const="inductor")
-    torchcompile_mode: str | None = _run(None, "mode of torch.compile")
-    # fmt: on
+    results_format: Literal["csv", "json"] = _run("csv", "its format")
 
     def as_recipe(self, in_chans: int = 3) -> Recipe:
-        """The words that both programs know, for the parts that read a Recipe: data and accelerate."""
+        """The settings that both programs know, for the parts that read a Recipe: data and accelerate."""
         shared = {f.name for f in fields(self)} & {f.name for f in fields(Recipe)} - {"in_chans"}
         words = {name: getattr(self, name) for name in shared}
         return Recipe(**words, val_split=self.split, val_num_samples=self.num_samples, in_chans=in_chans, dccd_views=1)
@@ -148,8 +112,6 @@ def load_validation(argv: Sequence[str]) -> Validation:
         values["teacher"] = ModelName.exported(values["teacher"]).timm_name
     if values.get("checkpoint") and model.brings_weights:
         raise UserError(f"--checkpoint goes with a plain timm name; {values['model']} brings its own weights")
-    if values.get("teacher_checkpoint") and not values.get("teacher"):
-        raise UserError("--teacher-checkpoint has no effect without --teacher NAME")
-    if values.get("use_ema") and not values.get("checkpoint"):
-        raise UserError("--use-ema has no effect without --checkpoint")
+    if errors := ineffective(Validation, values, values):
+        raise joined(errors)
     return Validation(**values)

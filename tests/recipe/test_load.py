@@ -156,7 +156,7 @@ def test_validation_takes_a_run_an_export_or_a_name(tmp_path):
         ([], "no model"),
         (["--modle", "x"], "did you mean --model"),
         (["--model", "x", "--real-labels", "f"], "is refused"),
-        (["--model", "x", "--teacher-checkpoint", "f"], "no effect without --teacher"),
+        (["--model", "x", "--teacher-checkpoint", "f"], "teacher_checkpoint has no effect: there is no --teacher"),
         (["hf-hub:a/b", "--checkpoint", "f"], "brings its own weights"),
     ):
         with pytest.raises(UserError, match=words):

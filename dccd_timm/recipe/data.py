@@ -1,0 +1,54 @@
+"""Where the images are, how they are read, and how many at a time."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from dccd_timm.recipe.option import option, without
+
+_data = partial(option, group="Data")
+NO_VALIDATION = without("val_split", "val_split is empty")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the images of any split are read; training and validation have it in common."""
+
+    data_dir: str | None = _data(None, "root folder of the data set", published="file")
+    dataset: str = _data(
+        "", "hfids/<local folder or hub id> streams; folder, torch/, hfds/, wds/ ... as in timm", published="dataset"
+    )
+    dataset_config: str | None = _data(None, "configuration of a Hub data set that has several")
+    dataset_revision: str | None = _data(None, "branch, tag or commit of a Hub data set")
+    dataset_download: bool = _data(False, "let timm's torch/, hfds/ and tfds/ readers download the data set")
+    class_map: str = _data("", "text file that maps class names to indices", published="file")
+    input_img_mode: str | None = _data(None, "PIL mode of the images (default: L for 1 channel, RGB for 3)")
+    input_key: str | None = _data(None, "column of the images (default: found by its name)")
+    target_key: str | None = _data(None, "column of the class indices (default: found by its name)")
+    data_errors: Literal["skip", "raise"] = _data("skip", "skip images and shards that cannot be read, or stop")
+    max_data_errors: int = _data(100, "stop when more images than this could not be read", low=0)
+    data_timeout: float = _data(600.0, "seconds without data after which a Hub data set is given up", low=1)
+    workers: int = _data(4, "loader processes per rank", "-j", low=0)
+    pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU")
+    no_prefetcher: bool = _data(False, "normalise in the loader's workers and not on the device")
+    batch_size: int = _data(128, "images per rank and step; each brings --dccd-views views", "-b", low=1)
+    seed: int = option(42, "random seed", group="Run")
+    in_chans: int | None = option(None, "image channels (default: 3)", low=1, group="Model")
+
+
+@dataclass(frozen=True)
+class Data(Reading):
+    """Splits and batches of a training."""
+
+    train_split: str = _data("train", "training split")
+    val_split: str = _data("validation", "validation split; empty for none")
+    train_num_samples: int | None = _data(None, "images in the training split, for streams that do not say", low=1)
+    val_num_samples: int | None = _data(None, "images in the validation split, for streams that do not say", low=1)
+    pil_views: bool = _data(False, "draw training views with Pillow as timm does, and not with faster uint8 kernels")
+    validation_batch_size: int | None = _data(
+        None, "images per rank in validation", "-vb", low=1, no_effect=(NO_VALIDATION,)
+    )
+    train_batches_per_epoch: int | None = _data(
+        None, "fixed number of loader batches per epoch", "--train-steps-per-epoch", low=1
+    )
+    epoch_repeats: float = _data(0.0, "passes over the data per epoch, if above 0", low=0)

@@ -1,0 +1,134 @@
+"""What a student learns from its teacher: timm's options for distillation, then those of DCCD."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from dccd_timm.recipe.methods import METHODS, Method
+from dccd_timm.recipe.option import NoEffect, option, without
+
+_kd = partial(option, group="Teacher and distillation (timm's names)")
+_dccd = partial(option, group="DCCD")
+
+
+def _unless(methods: Iterable[Method], reason: str) -> NoEffect:
+    """No effect while neither the run's method nor its control is one of ``methods``."""
+    names = {method.name for method in methods}
+    return NoEffect(lambda v: not names & {v["kd_distill_type"], v["dccd_control"]}, reason)
+
+
+def _only(name: str) -> NoEffect:
+    return _unless([METHODS[name]], f"only kd_distill_type {name} reads it")
+
+
+_ALL = METHODS.values()
+_NOT_DCCD, _NOT_FEATURE, _NOT_TOKEN = _only("dccd"), _only("feature"), _only("token")
+_NOT_DISTILLED = _unless([m for m in _ALL if m.distills], "nothing is distilled")
+_NO_TEMPERATURE = _unless([m for m in _ALL if "logits" in m.needs], "the method has no softmax temperature")
+_NO_TEACHER = without("kd_model_name", "no teacher is named: set kd_model_name")
+_NO_CONTRAST = NoEffect(lambda v: v["dccd_contrast_weight"] == 0, "dccd_contrast_weight is 0")
+_NO_DIFFERENCE = NoEffect(lambda v: v["dccd_difference_weight"] == 0, "dccd_difference_weight is 0")
+_NO_SOFTMAX = NoEffect(lambda v: v["dccd_difference_loss"] == "mse", "dccd_difference_loss mse has no temperature")
+_ONE_DIRECTION = NoEffect(
+    lambda v: v["dccd_contrast_negatives"] == "student", "among a student's own channels both are the same"
+)
+_NO_NEAR_VIEW = NoEffect(
+    lambda v: not any(w.startswith("near") for w in v["dccd_view_aug"]), "dccd_view_aug has no near view"
+)
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Teacher, method, weights and temperatures."""
+
+    kd_model_name: str | None = _kd(
+        None, "teacher: a timm name, hf-hub:owner/name or local-dir:path", published="model"
+    )
+    kd_teacher_checkpoint: str | None = _kd(
+        None,
+        "teacher weights (safetensors or timm checkpoint) for a timm name",
+        no_effect=(_NO_TEACHER,),
+        published="file",
+    )
+    kd_teacher_dtype: Literal["float32", "bfloat16", "float16"] | None = _kd(
+        None,
+        "precision of the teacher (default: that of mixed precision on a GPU, else float32)",
+        no_effect=(_NO_TEACHER,),
+    )
+    kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS))
+    kd_loss_type: Literal["kl"] = _kd("kl", "loss between logits")
+    distill_loss_weight: float | None = _kd(
+        None, "weight of the distillation loss (default 1; timm's rule)", low=0, no_effect=(_NOT_DISTILLED,)
+    )
+    task_loss_weight: float | None = _kd(
+        None, "weight of the task loss; alone it means 1 - w for distillation", low=0, no_effect=(_NOT_DISTILLED,)
+    )
+    kd_temperature: float = _kd(4.0, "temperature of the distillation softmax", low=1e-06, no_effect=(_NO_TEMPERATURE,))
+    kd_student_feature_dim: int | None = _kd(
+        None, "feature: width of the student's features", low=1, no_effect=(_NOT_FEATURE,)
+    )
+    kd_teacher_feature_dim: int | None = _kd(
+        None, "feature: width of the teacher's features", low=1, no_effect=(_NOT_FEATURE,)
+    )
+    kd_token_distill_type: Literal["soft", "hard"] = _kd(
+        "soft", "token: soft or hard teacher targets", no_effect=(_NOT_TOKEN,)
+    )
+    dccd_views: int = _dccd(None, "augmented views per image, for every method (default: 2 for dccd, 1 else)", low=1)
+    dccd_view_aug: tuple[str, ...] = _dccd(
+        ("same",), "how the views relate: same, weak-strong, near, or a word for each: strong, weak, near:K"
+    )
+    dccd_near_shift: int | None = _dccd(
+        None, "near: largest shift in pixels (default: 1/50 of the size)", low=0, no_effect=(_NO_NEAR_VIEW,)
+    )
+    dccd_near_noise: float = _dccd(
+        0.02, "near views: standard deviation of the noise, pixels in 0 ... 1", low=0, no_effect=(_NO_NEAR_VIEW,)
+    )
+    dccd_contrast_weight: float = _dccd(5.0, "weight of the channel contrast term", low=0, no_effect=(_NOT_DCCD,))
+    dccd_contrast_temperature: float = _dccd(
+        0.1, "temperature of the channel contrast", low=1e-06, no_effect=(_NOT_DCCD, _NO_CONTRAST)
+    )
+    dccd_contrast_where: Literal["spatial", "pooled"] = _dccd(
+        "spatial", "compare channels at all positions or after pooling", no_effect=(_NOT_DCCD, _NO_CONTRAST)
+    )
+    dccd_contrast_stages: tuple[int, ...] | None = _dccd(
+        None,
+        "stages counted from the end, e.g. -1 -2 (default: the deepest with at least 16 positions)",
+        no_effect=(_NOT_DCCD, _NO_CONTRAST),
+    )
+    dccd_contrast_direction: Literal["symmetric", "student"] = _dccd(
+        "symmetric",
+        "match in both directions, or each student channel only",
+        no_effect=(_NOT_DCCD, _NO_CONTRAST, _ONE_DIRECTION),
+    )
+    dccd_contrast_scope: Literal["global", "local"] = _dccd(
+        "global",
+        "channel statistics over the batches of all ranks, or of each rank",
+        no_effect=(_NOT_DCCD, _NO_CONTRAST),
+    )
+    dccd_contrast_targets: Literal["hard", "soft"] = _dccd(
+        "soft", "the teacher's own channel similarities, or the same channel only", no_effect=(_NOT_DCCD, _NO_CONTRAST)
+    )
+    dccd_contrast_negatives: Literal["teacher", "student"] = _dccd(
+        "teacher",
+        "tell a student channel from the teacher's other channels, or from the student's own",
+        no_effect=(_NOT_DCCD, _NO_CONTRAST),
+    )
+    dccd_difference_weight: float = _dccd(0.02, "weight of the difference term", low=0, no_effect=(_NOT_DCCD,))
+    dccd_difference_temperature: float = _dccd(
+        4.0, "temperature of the difference (kl)", low=1e-06, no_effect=(_NOT_DCCD, _NO_DIFFERENCE, _NO_SOFTMAX)
+    )
+    dccd_difference_loss: Literal["kl", "mse"] = _dccd(
+        "kl", "compare differences by KL of their softmax or by MSE", no_effect=(_NOT_DCCD, _NO_DIFFERENCE)
+    )
+    dccd_difference_views: tuple[int, ...] = _dccd(
+        None,
+        "the two views whose difference is compared (default: a near pair, else 0 1)",
+        count=2,
+        no_effect=(_NOT_DCCD, _NO_DIFFERENCE),
+    )
+    dccd_control: str | None = _dccd(
+        None,
+        "also train the same student this way (same seed, steps, views) and compare",
+        choices=tuple(name for name in METHODS if name != "dccd"),
+    )

@@ -1,0 +1,21 @@
+"""All settings of one training."""
+
+from dataclasses import dataclass
+
+from dccd_timm.recipe.augment import Augment
+from dccd_timm.recipe.data import Data
+from dccd_timm.recipe.device import Device
+from dccd_timm.recipe.distil import Distil
+from dccd_timm.recipe.hub import Hub
+from dccd_timm.recipe.optim import Optim
+from dccd_timm.recipe.run import Run
+from dccd_timm.recipe.student import Student
+
+
+@dataclass(frozen=True)
+class Recipe(Device, Hub, Run, Augment, Optim, Distil, Student, Data):
+    """All settings of one training; made by :func:`dccd_timm.recipe.load_recipe`, which checks them together.
+
+    A function asks for the part that it reads: ``Optim``, ``Data``, ``Hub`` ... The last base's fields come first in
+    args.yaml.
+    """
