@@ -103,7 +103,6 @@ def build_train_loader(
             prob=recipe.mixup_prob, switch_prob=recipe.mixup_switch_prob, mode=recipe.mixup_mode,
             label_smoothing=recipe.smoothing, num_classes=num_classes,
         )  # fmt: skip
-    assert recipe.dccd_views is not None
     shift = recipe.dccd_near_shift
     if shift is None:
         shift = max(1, round(0.02 * max(data_config["input_size"][1:])))

@@ -110,7 +110,6 @@ def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransfo
 
 def drawn_views(recipe: Recipe) -> list[View]:
     """The views that are no copies of others."""
-    assert recipe.dccd_views is not None
     return [view for view in plan_views(recipe.dccd_view_aug, recipe.dccd_views) if view.near is None]
 
 

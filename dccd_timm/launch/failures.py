@@ -35,7 +35,7 @@ def explain(error: BaseException, recipe: Recipe, folder: Path) -> str | None:
 
 
 def _out_of_memory(error: BaseException, recipe: Recipe) -> str:
-    views = recipe.dccd_views or 1
+    views = recipe.dccd_views
     mends = [f"--batch-size (with --grad-accum-steps {2 * recipe.grad_accum_steps} half of it makes the same update)"]
     if views > 1:
         mends.append("--dccd-views")

@@ -120,7 +120,6 @@ def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
     Raises:
         UserError: names batch size and views.
     """
-    assert recipe.dccd_views is not None
     norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     if recipe.batch_size * (1 if recipe.split_bn else recipe.dccd_views) == 1 and any(norms):
         raise UserError(f"batch size 1 leaves BatchNorm in {recipe.model} one sample of a view: raise --batch-size")

@@ -166,7 +166,6 @@ def train_one(
     stop_trackers(accelerator)
     weights, best = better_weights(recipe, data, pieces, folder, accelerator, best, num_epochs - 1)
     images = recipe.batch_size * loader.batches_per_epoch * num_epochs * accelerator.num_processes
-    assert recipe.dccd_views is not None
     result = dict(
         views_seen=images * recipe.dccd_views,
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,

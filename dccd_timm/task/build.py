@@ -75,7 +75,6 @@ def build_task(
 def _dccd(
     recipe: Recipe, student: nn.Module, teacher: nn.Module, data_config: dict[str, Any], shared: dict[str, Any]
 ) -> DCCDTask:
-    assert recipe.dccd_views is not None
     return DCCDTask(
         student,
         teacher,
@@ -92,7 +91,7 @@ def _dccd(
         difference_loss_weight=recipe.dccd_difference_weight,
         difference_temperature=recipe.dccd_difference_temperature,
         difference_form=recipe.dccd_difference_loss,
-        difference_views=recipe.dccd_difference_views or (0, 1),
+        difference_views=recipe.dccd_difference_views,
         input_size=data_config["input_size"],
         input_mean=data_config["mean"],
         input_std=data_config["std"],
