@@ -1,4 +1,4 @@
-"""Recipe -> the pieces of one training: student, task, optimizer and loaders, each on its device."""
+"""Recipe -> the training of one training: student, task, optimizer and loaders, each on its device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,36 +20,36 @@ from dccd_timm.task.build import build_task
 
 
 @dataclass
-class Data:
-    """The opened splits of a run, shared with its control."""
+class Splits:
+    """The opened splits of a run, shared with its control run."""
 
     train: AnySource
     val: AnySource | None
 
 
 @dataclass
-class Pieces:
-    """What one training is made of; ``judge`` is the teacher behind the student's preprocessing."""
+class Training:
+    """What one training is made of; ``teacher`` takes the student's images."""
 
     student: nn.Module
     task: TrainingTask
-    judge: TimmTeacher | None
+    teacher: TimmTeacher | None
     data_config: dict[str, Any]
     optimizer: Any
     loader: TrainLoader
     val: EvalLoader | None
 
 
-def assemble(
-    recipe: Recipe, data: Data, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
-) -> Pieces:
+def build_training(
+    recipe: Recipe, splits: Splits, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
+) -> Training:
     """Everything that a wrong setting can break, before anything is written.
 
     Raises:
         UserError: for every pair, data or setting that cannot work.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
-    names = data.train.names
+    names = splits.train.names
     student: Any
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
@@ -77,14 +77,14 @@ def assemble(
         frozen: Any = task.teacher
         frozen.compile(**dynamo.to_kwargs())
     task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
-    judge = None
+    evaluated: TimmTeacher | None = None
     if teacher is not None:
-        judge = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)
-        judge.to(accelerator.device)
+        evaluated = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)
+        evaluated.to(accelerator.device)
     place = (data_config, num_classes, accelerator.device, rank, world)
-    loader = build_train_loader(recipe, data.train, *place, start_epoch, position)
-    val = build_eval_loader(recipe, data.val, *place) if data.val is not None else None
-    return Pieces(student, task, judge, data_config, optimizer, loader, val)
+    loader = build_train_loader(recipe, splits.train, *place, start_epoch, position)
+    val = build_eval_loader(recipe, splits.val, *place) if splits.val is not None else None
+    return Training(student, task, evaluated, data_config, optimizer, loader, val)
 
 
 def teacher_dtype(recipe: Recipe, accelerator: Accelerator) -> torch.dtype | None:

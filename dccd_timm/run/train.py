@@ -31,9 +31,10 @@ from dccd_timm.recipe import Recipe
 from dccd_timm.report import console as report
 from dccd_timm.report import pictures
 from dccd_timm.run import state as checkpoint
-from dccd_timm.run.finish import better_weights, ema_is_judged, finish, gain, hardware, push_so_far
+from dccd_timm.run.best import Best, choose_weights, is_better, validates_ema
+from dccd_timm.run.finish import finish, hardware, push_so_far
 from dccd_timm.run.folder import begin, lock, restarted, run_folder, unlock
-from dccd_timm.run.pieces import Data, Pieces, assemble
+from dccd_timm.run.pieces import Splits, Training, build_training
 from dccd_timm.run.publisher import Publisher
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +52,9 @@ def train(recipe: Recipe, publisher: Publisher) -> dict[str, Any]:
         if accelerator.is_main_process:
             publisher.check()  # now, and not after a week
         train_split = open_split(recipe, recipe.train_split, is_training=True)
-        data = Data(train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None)
+        splits = Splits(
+            train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None
+        )
         place = run_folder(recipe, accelerator)
         control = None
         if recipe.dccd_control:
@@ -61,9 +64,9 @@ def train(recipe: Recipe, publisher: Publisher) -> dict[str, Any]:
                     recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
                     hub_revision=None, hub_interval=0, hub_license=None,
                 )  # fmt: skip
-                control = train_one(settings, data, place / "control", accelerator, None, publisher)
+                control = train_one(settings, splits, place / "control", accelerator, None, publisher)
                 accelerator.free_memory()
-        result = train_one(recipe, data, place, accelerator, control, publisher)
+        result = train_one(recipe, splits, place, accelerator, control, publisher)
         accelerator.free_memory()
         gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
         accelerator.end_training()
@@ -74,7 +77,7 @@ def train(recipe: Recipe, publisher: Publisher) -> dict[str, Any]:
 
 def train_one(
     recipe: Recipe,
-    data: Data,
+    splits: Splits,
     folder: Path,
     accelerator: Accelerator,
     control: dict[str, Any] | None,
@@ -89,9 +92,9 @@ def train_one(
     resuming = recipe.resume or restarted()
     state = broadcast_object_list([checkpoint.newest_state(folder) if resuming and main else None])[0]
     saved, position, start = _where(recipe, state, accelerator)
-    pieces = assemble(recipe, data, accelerator, start.epoch, position)
-    task, loader = pieces.task, pieces.loader
-    scheduler, num_epochs = build_scheduler(pieces.optimizer, recipe, _updates_per_epoch(recipe, loader))
+    training = build_training(recipe, splits, accelerator, start.epoch, position)
+    task, loader = training.task, training.loader
+    scheduler, num_epochs = build_scheduler(training.optimizer, recipe, _updates_per_epoch(recipe, loader))
     if start.epoch >= num_epochs and report.finished(folder):
         raise UserError(f"{folder} is trained already, {start.epoch} of {num_epochs} epochs: raise --epochs to go on")
     set_seed(recipe.seed + start.epoch, device_specific=True)  # dropout differs between ranks
@@ -106,26 +109,28 @@ def train_one(
         checkpoint.tidy(folder)
         begin(folder, recipe)
         if not saved:
-            normal, names = (pieces.data_config["mean"], pieces.data_config["std"]), data.train.names
+            normal, names = (training.data_config["mean"], training.data_config["std"]), splits.train.names
             pictures.draw_views(folder / "report" / "views.png", first.views, first.target, *normal, names)
-        facts = _facts(recipe, data, pieces, accelerator) | {"epochs": num_epochs, "folder": folder}
-        print(report.start_block(recipe, pieces.student, pieces.judge, facts), flush=True)
+        facts = _facts(recipe, splits, training, accelerator) | {"epochs": num_epochs, "folder": folder}
+        print(report.start_block(recipe, training.student, training.teacher, facts), flush=True)
     accelerator.wait_for_everyone()
     start_trackers(accelerator, recipe, folder)
 
-    best, skipped_updates = saved["best"] if saved else None, 0
+    best = Best.from_json(saved["best"]) if saved and saved["best"] else None
+    skipped_updates = 0
     began = time.perf_counter()
     signals = StopSignals()
 
     def save(progress: Progress, complete: bool) -> None:
         kept = dict(
             epoch=progress.epoch, complete=complete, updates=progress.updates, batches=progress.batches,
-            meter=progress.meter, world=accelerator.num_processes, best=best, scheduler=scheduler_state(scheduler),
+            meter=progress.meter, world=accelerator.num_processes, best=best and best.to_json(),
+            scheduler=scheduler_state(scheduler),
         )  # fmt: skip
         checkpoint.save_state(folder, task, accelerator, kept, loader.state(), recipe.checkpoint_hist)
 
     for progress in train_epochs(
-        task, loader, pieces.optimizer, scheduler, recipe, accelerator, start, num_epochs, signals.came
+        task, loader, training.optimizer, scheduler, recipe, accelerator, start, num_epochs, signals.came
     ):
         skipped_updates = progress.skipped_updates
         if not progress.complete:
@@ -137,25 +142,25 @@ def train_one(
             distribute_bn(unwrap_model(task.trainable_module), accelerator.num_processes, recipe.dist_bn == "reduce")
         due = (progress.epoch + 1) % recipe.val_interval == 0 or progress.epoch + 1 == num_epochs
         metrics: dict[str, float] | None = {}
-        if pieces.val is not None and due:
-            metrics = _validate(pieces, accelerator, recipe, signals.came)
+        if training.val is not None and due:
+            metrics = _validate(training, accelerator, recipe, signals.came)
         if metrics is None:  # stopped in the middle: a resume begins with this validation
             save(progress, complete=False)
             signals.leave(folder)
-        metric = metrics.get(recipe.eval_metric) if pieces.val is not None else progress.losses["loss"]
-        better = metric is not None and (best is None or gain(recipe, pieces, metric, best["metric"]) > 0)
-        if better:
-            best = {"epoch": progress.epoch, "metric": metric, "metrics": metrics}
+        metric = metrics.get(recipe.eval_metric) if training.val is not None else progress.losses["loss"]
+        better = metric is not None and is_better(recipe, metric, best, validated=training.val is not None)
+        if metric is not None and better:
+            best = Best(progress.epoch, metric, metrics)
         if scheduler is not None:
             scheduler.step(progress.epoch + 1, metric)
         if main:
             note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": progress.epoch, **metrics}}
-            student: nn.Module = task.get_eval_model(ema=ema_is_judged(recipe))
+            student: nn.Module = task.get_eval_model(ema=validates_ema(recipe))
             for word in ("last", "best") if better else ("last",):
-                checkpoint.export(student, folder / word, pieces.data_config, data.train.names, note)
-            report.summarise(folder, progress, metrics, with_eval=pieces.val is not None)
+                checkpoint.export(student, folder / word, training.data_config, splits.train.names, note)
+            report.summarise(folder, progress, metrics, with_eval=training.val is not None)
             if best and recipe.hub_interval and (progress.epoch + 1) % recipe.hub_interval == 0 and not progress.stop:
-                push_so_far(recipe, pieces, folder, best, progress.epoch + 1, num_epochs, publisher)
+                push_so_far(recipe, training, folder, best, progress.epoch + 1, num_epochs, publisher)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         save(progress, complete=True)
@@ -164,15 +169,15 @@ def train_one(
     signals.close()
     loader.close()
     stop_trackers(accelerator)
-    weights, best = better_weights(recipe, data, pieces, folder, accelerator, best, num_epochs - 1)
+    weights, best = choose_weights(recipe, splits, training, folder, accelerator, best, num_epochs - 1)
     images = recipe.batch_size * loader.batches_per_epoch * num_epochs * accelerator.num_processes
     result = dict(
         views_seen=images * recipe.dccd_views,
         method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
-        best_epoch=best["epoch"] if best else None, weights=weights, license=recipe.hub_license,
+        best_epoch=best.epoch if best else None, weights=weights, license=recipe.hub_license,
         skipped_updates=skipped_updates, skipped_images=loader.skips.count, skipped_first=loader.skips.names[:20],
     )  # fmt: skip
-    result = finish(recipe, data, pieces, folder, accelerator, result, control, publisher)
+    result = finish(recipe, splits, training, folder, accelerator, result, control, publisher)
     if held:
         unlock(held)
     return result
@@ -201,34 +206,34 @@ def _where(
 
 
 def _validate(
-    pieces: Pieces, accelerator: Accelerator, recipe: Recipe, stopping: Callable[[], bool]
+    training: Training, accelerator: Accelerator, recipe: Recipe, stopping: Callable[[], bool]
 ) -> dict[str, float] | None:
     """Metrics of the student, or of its average when there is one, as timm's train.py reports them."""
-    model: nn.Module = pieces.task.get_eval_model(ema=ema_is_judged(recipe))
-    assert pieces.val is not None
-    evaluator = pieces.task.create_evaluator()
-    return evaluate(model, pieces.val, accelerator, evaluator, channels_last=recipe.channels_last, stopping=stopping)
+    model: nn.Module = training.task.get_eval_model(ema=validates_ema(recipe))
+    assert training.val is not None
+    evaluator = training.task.create_evaluator()
+    return evaluate(model, training.val, accelerator, evaluator, channels_last=recipe.channels_last, stopping=stopping)
 
 
 def _updates_per_epoch(recipe: Recipe, loader: TrainLoader) -> int:
     return loader.batches_per_epoch // recipe.grad_accum_steps
 
 
-def _facts(recipe: Recipe, data: Data, pieces: Pieces, accelerator: Accelerator) -> dict[str, Any]:
+def _facts(recipe: Recipe, splits: Splits, training: Training, accelerator: Accelerator) -> dict[str, Any]:
     """What the start-up block says beside the recipe."""
     return dict(
-        world=accelerator.num_processes, images=data.train.num_samples, classes=pieces.student.num_classes,
-        input_size=pieces.data_config["input_size"], updates_per_epoch=_updates_per_epoch(recipe, pieces.loader),
+        world=accelerator.num_processes, images=splits.train.num_samples, classes=training.student.num_classes,
+        input_size=training.data_config["input_size"], updates_per_epoch=_updates_per_epoch(recipe, training.loader),
         lr=learning_rate(recipe, accelerator.num_processes), device=accelerator.device,
         precision=hardware(accelerator)["precision"],
-        gmacs=_gmacs(pieces),
+        gmacs=_gmacs(training),
     )  # fmt: skip
 
 
-def _gmacs(pieces: Pieces) -> dict[str, float | None]:
+def _gmacs(training: Training) -> dict[str, float | None]:
     """Billions of multiply-accumulates of both networks for one image."""
-    size = tuple(pieces.data_config["input_size"])
-    costs = {"student": gmacs(pieces.student, size)}
-    if judge := pieces.judge:
+    size = tuple(training.data_config["input_size"])
+    costs = {"student": gmacs(training.student, size)}
+    if judge := training.teacher:
         costs["teacher"] = gmacs(judge.model, (judge.in_chans, *(judge.own_input_size or size[1:])))
     return costs

@@ -7,7 +7,7 @@ from dccd_timm.data.build import open_split
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.recipe import load_recipe
-from dccd_timm.run.pieces import Data, assemble
+from dccd_timm.run.pieces import Splits, build_training
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_it_is_refused(env, flags, message, monkeypatch):
 def test_a_launcher_that_compiles_the_student_compiles_its_teacher(method, small, monkeypatch, fresh_accelerator):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
     recipe = load_recipe([*map(str, small), "--kd-distill-type", method, "--device", "cpu"])
-    data = Data(open_split(recipe, recipe.train_split, is_training=True), None)
-    pieces = assemble(recipe, data, start_accelerator(recipe), 0, None)
-    pieces.loader.close()
-    teacher = pieces.task.teacher  # timm's own compiles the model in it
+    splits = Splits(open_split(recipe, recipe.train_split, is_training=True), None)
+    training = build_training(recipe, splits, start_accelerator(recipe), 0, None)
+    training.loader.close()
+    teacher = training.task.teacher  # timm's own compiles the model in it
     assert teacher._compiled_call_impl or isinstance(teacher.model, OptimizedModule)
