@@ -1,10 +1,13 @@
 """dccd-timm: make small timm models good by distillation (DCCD, IEEE TNNLS 2023)."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from dccd_timm.data.views import MultiViewTransform
-from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss
-from dccd_timm.task.dccd import DCCDTask
+if TYPE_CHECKING:
+    from dccd_timm.data.views import MultiViewTransform
+    from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss
+    from dccd_timm.task.dccd import DCCDTask
 
 try:
     __version__ = version("dccd-timm")
@@ -12,3 +15,21 @@ except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
 __all__ = ["ChannelContrastiveLoss", "DCCDTask", "DynamicDifferenceLoss", "MultiViewTransform"]
+
+# Imported when they are first asked for: the programs print --help without torch and timm.
+_MODULES = {
+    "ChannelContrastiveLoss": "dccd_timm.losses",
+    "DCCDTask": "dccd_timm.task.dccd",
+    "DynamicDifferenceLoss": "dccd_timm.losses",
+    "MultiViewTransform": "dccd_timm.data.views",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

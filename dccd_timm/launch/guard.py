@@ -6,14 +6,24 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from timm.utils import setup_default_logging
-
 from dccd_timm.errors import UserError
+
+
+class _Plain(logging.Formatter):
+    """A message as it is, with its level in front of warnings and errors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line that is shown."""
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
 
 
 def guarded(story: Callable[[Sequence[str]], Any], argv: Sequence[str] | None) -> None:
     """Run ``story`` on the command line, or on ``argv``."""
-    setup_default_logging()
+    console = logging.StreamHandler()
+    console.setFormatter(_Plain())
+    logging.root.addHandler(console)
+    logging.root.setLevel(logging.INFO)
     for noisy in ("timm", "accelerate", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for nervous in ("huggingface_hub", "datasets"):  # they report every try; the loader says when it waits
