@@ -2,8 +2,7 @@
 
 import logging
 import math
-import os
-import signal
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from dccd_timm.data.sources.timm_readers import MapSource, TimmStreamSource, ima
 from dccd_timm.data.stream import Place, StreamBatches
 from dccd_timm.data.views import erased_views, eval_view, train_views
 from dccd_timm.errors import UserError
-from dccd_timm.launch.process import end_with_parent
 from dccd_timm.recipe import Recipe, plan_views
 
 _logger = logging.getLogger(__name__)
@@ -55,8 +53,11 @@ def build_train_loader(
     world: int = 1,
     start_epoch: int = 0,
     state: dict[str, Any] | None = None,
+    worker_init_fn: Callable[[int], None] | None = None,
 ) -> TrainLoader:
     """Endless training batches for one rank; ``state`` of an earlier loader makes it go on exactly there.
+
+    ``worker_init_fn`` is torch's: each loader worker calls it with its number when it starts.
 
     Raises:
         UserError: when the data set is smaller than one update's images.
@@ -65,7 +66,7 @@ def build_train_loader(
     views = train_views(recipe, data_config)
     reader = Reader(views if recipe.pil_views else FastViews(views.transforms), image_mode(recipe), recipe.seed)
     workers = _useful_workers(recipe.workers, source, world)
-    options, collate = _loader_options(recipe, workers, device), Collate(num_classes)
+    options, collate = _loader_options(recipe, workers, device, worker_init_fn), Collate(num_classes)
     layout: dict[str, int] = dict(
         world=world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
     )
@@ -124,10 +125,11 @@ def build_eval_loader(
     device: torch.device,
     rank: int = 0,
     world: int = 1,
+    worker_init_fn: Callable[[int], None] | None = None,
 ) -> EvalLoader:
-    """Each image of a split once, over all ranks."""
+    """Each image of a split once, over all ranks; ``worker_init_fn`` is torch's."""
     reader = Reader(eval_view(recipe, data_config), image_mode(recipe), None)
-    options = _loader_options(recipe, _useful_workers(recipe.workers, source, world), device)
+    options = _loader_options(recipe, _useful_workers(recipe.workers, source, world), device, worker_init_fn)
     batch_size, collate = recipe.validation_batch_size or recipe.batch_size, Collate(num_classes)
     loader: DataLoader[Any]
     if isinstance(source, MapSource):
@@ -192,23 +194,15 @@ def _useful_workers(workers: int, source: AnySource, world: int) -> int:
     return useful
 
 
-def _leave_group(worker: int) -> None:
-    """Take a loader worker out of its rank's process group.
-
-    A launcher signals the whole group when it wants to stop, and a rank cannot finish its update without its workers.
-    They end with their rank all the same, at once.
-    """
-    os.setpgid(0, 0)
-    end_with_parent(signal.SIGKILL)
-
-
-def _loader_options(recipe: Recipe, workers: int, device: torch.device) -> dict[str, Any]:
+def _loader_options(
+    recipe: Recipe, workers: int, device: torch.device, worker_init_fn: Callable[[int], None] | None
+) -> dict[str, Any]:
     return dict(
         num_workers=workers,
         # a worker that is stuck would hold up the run for ever; one that waits for a Hub says so before that
         timeout=recipe.data_timeout + _GRACE if workers else 0,
         pin_memory=recipe.pin_mem and device.type == "cuda",
-        worker_init_fn=_leave_group,
+        worker_init_fn=worker_init_fn,
         # its own generator: making an iterator draws a seed, which must not move the global one
         generator=torch.Generator().manual_seed(recipe.seed),
     )

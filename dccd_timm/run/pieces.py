@@ -13,6 +13,7 @@ from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing
 from dccd_timm.data.loader import AnySource, EvalLoader, TrainLoader
 from dccd_timm.engine.optim import build_optimizer
 from dccd_timm.errors import UserError
+from dccd_timm.launch.process import detach_worker
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import TimmTeacher, load_teacher
 from dccd_timm.recipe import Recipe
@@ -82,8 +83,8 @@ def build_training(
         evaluated = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)
         evaluated.to(accelerator.device)
     place = (data_config, num_classes, accelerator.device, rank, world)
-    loader = build_train_loader(recipe, splits.train, *place, start_epoch, position)
-    val = build_eval_loader(recipe, splits.val, *place) if splits.val is not None else None
+    loader = build_train_loader(recipe, splits.train, *place, start_epoch, position, detach_worker)
+    val = build_eval_loader(recipe, splits.val, *place, detach_worker) if splits.val is not None else None
     return Training(student, task, evaluated, data_config, optimizer, loader, val)
 
 

@@ -19,6 +19,7 @@ from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
+from dccd_timm.launch.process import detach_worker
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.models.load import create_sized
 from dccd_timm.models.teacher import TimmTeacher, load_teacher
@@ -64,7 +65,7 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
     recipe = options.as_recipe(config["input_size"][0])
     split = open_split(recipe, options.split, is_training=False)
     rank, world = accelerator.process_index, accelerator.num_processes
-    loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device, rank, world)
+    loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device, rank, world, detach_worker)
     evaluators = [ClassificationEvaluator(device=accelerator.device) for _ in range(2)]
     metrics = evaluate(runner, loader, accelerator, evaluators[0], judge, evaluators[1], options.channels_last)
     assert metrics is not None  # nobody asked it to stop
