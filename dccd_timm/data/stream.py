@@ -1,4 +1,4 @@
-"""Reading a stream: which shards a worker reads, in which order, how it waits and skips, and where it stands.
+"""Images a stream: which shards a worker reads, in which order, how it waits and skips, and where it stands.
 
 A *seat* is one loader worker of one rank. Each pass over the data deals all shards to the seats anew, so that the union
 of a pass is the data set exactly; what a seat reads is shuffled in blocks. datasets' own shuffle buffer and sharding

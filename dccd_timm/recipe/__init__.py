@@ -1,7 +1,7 @@
 """Settings: timm's flags and ours as inert, typed, frozen objects."""
 
 from dccd_timm.recipe.augment import Augment
-from dccd_timm.recipe.data import Data, Reading
+from dccd_timm.recipe.data import Data, Images
 from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.distil import Distil
 from dccd_timm.recipe.hub import Hub
@@ -19,9 +19,9 @@ __all__ = [
     "Device",
     "Distil",
     "Hub",
+    "Images",
     "Network",
     "Optim",
-    "Reading",
     "Recipe",
     "Run",
     "Student",

@@ -11,8 +11,8 @@ NO_VALIDATION = without("val_split", "val_split is empty")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How the images of any split are read; training and validation have it in common."""
+class Images:
+    """Where the images of a split are and how they are read; training and validation have it in common."""
 
     data_dir: str | None = _data(None, "root folder of the data set", published="file")
     dataset: str = _data(
@@ -37,7 +37,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Data(Reading):
+class Data(Images):
     """Splits and batches of a training."""
 
     train_split: str = _data("train", "training split")

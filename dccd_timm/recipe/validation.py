@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from dccd_timm.errors import UserError
-from dccd_timm.recipe.data import Reading
+from dccd_timm.recipe.data import Images
 from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
@@ -26,7 +26,7 @@ _NO_TEACHER = without("teacher", "there is no --teacher")
 
 
 @dataclass(frozen=True)
-class Validation(Device, Network, Reading):
+class Validation(Device, Network, Images):
     """All settings of one validation; made by :func:`load_validation`."""
 
     split: str = _data("validation", "split to read")
