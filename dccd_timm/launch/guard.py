@@ -18,18 +18,18 @@ class _Plain(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
 
 
-def guarded(story: Callable[[Sequence[str]], Any], argv: Sequence[str] | None) -> None:
-    """Run ``story`` on the command line, or on ``argv``."""
+def guarded(program: Callable[[Sequence[str]], Any], argv: Sequence[str] | None) -> None:
+    """Run ``program`` on the command line, or on ``argv``."""
     console = logging.StreamHandler()
     console.setFormatter(_Plain())
     logging.root.addHandler(console)
     logging.root.setLevel(logging.INFO)
     for noisy in ("timm", "accelerate", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    for nervous in ("huggingface_hub", "datasets"):  # they report every try; the loader says when it waits
-        logging.getLogger(nervous).setLevel(logging.ERROR)
+    for chatty in ("huggingface_hub", "datasets"):  # they report every try; the loader says when it waits
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
-        story(sys.argv[1:] if argv is None else argv)
+        program(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"error: {error}" if rank == "0" else f"rank {rank}: {error}", file=sys.stderr, flush=True)

@@ -76,7 +76,7 @@ class Distil:
     )
     dccd_views: int = _dccd(None, "augmented views per image, for every method (default: 2 for dccd, 1 else)", low=1)
     dccd_view_aug: tuple[str, ...] = _dccd(
-        ("same",), "how the views relate: same, weak-strong, near, or a word for each: strong, weak, near:K"
+        ("same",), "how the views relate: same, weak-strong, near, or one value a view: strong, weak, near:K"
     )
     dccd_near_shift: int | None = _dccd(
         None, "near: largest shift in pixels (default: 1/50 of the size)", low=0, no_effect=(_NO_NEAR_VIEW,)
@@ -111,7 +111,7 @@ class Distil:
     )
     dccd_contrast_negatives: Literal["teacher", "student"] = _dccd(
         "teacher",
-        "tell a student channel from the teacher's other channels, or from the student's own",
+        "distinguish a student channel from the teacher's other channels, or from the student's own",
         no_effect=(_NOT_DCCD, _NO_CONTRAST),
     )
     dccd_difference_weight: float = _dccd(0.02, "weight of the difference term", low=0, no_effect=(_NOT_DCCD,))

@@ -16,8 +16,8 @@ _HEAD = """# Flags of train.py
 Written from the declarations in `dccd_timm/recipe/` by `python -m dccd_timm.recipe.document > docs/flags.md`.
 
 A recipe is a YAML file of the same names with `_` in place of `-`; the command line beats the recipe. On the command
-line `--no-...` unsets a switch that the recipe sets, and an empty text unsets an option without a default. A value other
-than the default is an error where the option has no effect.
+line `--no-...` unsets a switch that the recipe sets, and an empty text unsets an option without a default. A value
+other than the default is an error where the option has no effect.
 
 *Published* says how a pushed student's `args.yaml` and `recipe.yaml` show the option: `yes`, as it is; `no`, not at
 all; `name`, without the place on your machine.

@@ -14,7 +14,7 @@ class ForeignFlag:
     name: str
     default: Any
     takes: int | str  # number of values: 0, 1 or "+"
-    answer: str  # what the user is told
+    answer: str  # what the user reads
 
     @property
     def flag(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.recipe.parse import Grammar, joined
+from dccd_timm.recipe.parse import Grammar, as_one_error
 from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.rules import contradictions, ineffective, resolve
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
@@ -32,32 +32,35 @@ def load_recipe(argv: Sequence[str]) -> Recipe:
     """Parse ``argv`` (with ``-c FILE`` for a recipe) into a Recipe; the command line beats the file.
 
     Raises:
-        UserError: for unknown words, wrong types, values out of range, contradictions and settings without effect.
+        UserError: for unknown flags and keys, wrong types, values out of range, contradictions, settings without
+            effect.
     """
     parser = GRAMMAR.parser()
-    parser.add_argument("-c", "--config", metavar="FILE", help="recipe: a YAML file of the same words, without dashes")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="recipe: a YAML file of the same names, without the leading dashes"
+    )
     errors: list[str] = []
-    words = GRAMMAR.parse(parser, argv, errors)
-    path, data = words.pop("config"), words.pop("data")
+    texts = GRAMMAR.parse(parser, argv, errors)
+    path, data = texts.pop("config"), texts.pop("data")
     if data and not errors:
         _logger.warning("a positional data folder is deprecated in timm: read as --data-dir %s", data)
-        words.setdefault("data_dir", data)
+        texts.setdefault("data_dir", data)
     from_file = GRAMMAR.typed(_read_yaml(Path(path), errors), f"{path}: ", errors) if path else {}
-    given = GRAMMAR.typed(words, "--", errors)
+    given = GRAMMAR.typed(texts, "--", errors)
     if errors:
-        raise joined(errors)
+        raise as_one_error(errors)
     # A recipe may set options of a method that the command line switches off; what has no effect beside the other
-    # settings of its own place is a mistake.
+    # settings of its own file or command line is a mistake.
     errors += ineffective(Recipe, from_file, from_file) + ineffective(Recipe, from_file | given, given)
     recipe = Recipe(**resolve(from_file | given))
     errors += contradictions(recipe)
     if errors:
-        raise joined(errors)
+        raise as_one_error(errors)
     return recipe
 
 
 def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:
-    """Known words of a recipe; unknown ones become errors."""
+    """Known keys of a recipe; unknown ones become errors."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -67,21 +67,24 @@ class Grammar:
         return parser
 
     def parse(self, parser: argparse.ArgumentParser, argv: Sequence[str], errors: list[str]) -> dict[str, Any]:
-        """What stands on the command line, as text; unknown words become errors with the nearest known one."""
+        """What stands on the command line, as text; unknown flags become errors with the nearest known one."""
         namespace, unknown = parser.parse_known_args(list(argv))
-        errors += [self.unknown(word, "flag") for word in unknown if word.startswith("-")]
-        strays = [word for word in unknown if not word.startswith("-")]
+        errors += [self.unknown(text, "flag") for text in unknown if text.startswith("-")]
+        strays = [text for text in unknown if not text.startswith("-")]
         if strays and not errors:  # after an unknown flag they are probably its values
             errors.append(f"unexpected {' '.join(strays)}: values follow a flag")
         return vars(namespace)
 
-    def typed(self, raw: dict[str, Any], place: str, errors: list[str]) -> dict[str, Any]:
-        """Typed values of texts; answers foreign flags, whose defaults pass in silence. ``place`` is "--" or a file."""
+    def typed(self, raw: dict[str, Any], origin: str, errors: list[str]) -> dict[str, Any]:
+        """Typed values of texts from ``origin``, which is "--" or a file.
+
+        Foreign flags are answered; their defaults pass in silence.
+        """
         typed = {}
         for name, value in raw.items():
-            spelled = place + (name.replace("_", "-") if place == "--" else name)
+            spelled = origin + (name.replace("_", "-") if origin == "--" else name)
             if foreign := self.foreign.get(name):
-                spelled = foreign.flag if place == "--" else spelled
+                spelled = foreign.flag if origin == "--" else spelled
                 if _same(value, foreign.default):
                     continue
                 if name in self.refused:
@@ -95,14 +98,14 @@ class Grammar:
                 errors.append(f"{spelled}: {error}")
         return typed
 
-    def unknown(self, word: str, noun: str) -> str:
-        """One line about a word that is no setting, with the nearest one that is."""
-        plain = word.lstrip("-").split("=")[0].replace("-", "_")
+    def unknown(self, name: str, noun: str) -> str:
+        """One line about a name that is no setting, with the nearest one that is."""
+        plain = name.lstrip("-").split("=")[0].replace("-", "_")
         near = difflib.get_close_matches(plain, [*self.fields, *self.foreign], n=1, cutoff=0.5)
         if not near:
-            return f"unknown {noun} {word}; --help lists them all"
+            return f"unknown {noun} {name}; --help lists them all"
         spelled = "--" + near[0].replace("_", "-") if noun == "flag" else near[0]
-        return f"unknown {noun} {word}; did you mean {spelled}?"
+        return f"unknown {noun} {name}; did you mean {spelled}?"
 
 
 def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
@@ -146,7 +149,7 @@ def _same(value: Any, default: Any) -> bool:
     return str(value) == str(default)
 
 
-def joined(errors: list[str]) -> UserError:
+def as_one_error(errors: list[str]) -> UserError:
     """All mistakes as one error of one line."""
     unique = list(dict.fromkeys(errors))
     return UserError(unique[0] if len(unique) == 1 else f"{len(unique)} mistakes: " + " | ".join(unique))

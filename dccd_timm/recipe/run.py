@@ -35,7 +35,7 @@ class Run:
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = _run(
         "none", "where curves are logged beside summary.csv", published="no"
     )
-    log_wandb: bool = _run(False, "timm's word for --log-with wandb", published="no")
+    log_wandb: bool = _run(False, "timm's name for --log-with wandb", published="no")
     wandb_project: str | None = _run(
         None, "project of the W&B or trackio run (default: dccd-timm)", no_effect=(_NO_PROJECT,), published="no"
     )

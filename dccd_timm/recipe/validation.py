@@ -12,7 +12,7 @@ from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import option, without
-from dccd_timm.recipe.parse import Grammar, joined
+from dccd_timm.recipe.parse import Grammar, as_one_error
 from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.rules import ineffective
 from dccd_timm.recipe.student import Network
@@ -78,7 +78,7 @@ GRAMMAR = Grammar(
     REFUSED,
     prog="dccd-validate",
     description="Accuracy of a model on a data set; flags and output are timm's. --teacher adds a comparison.",
-    positional="place",
+    positional="bare",
     usage="%(prog)s [MODEL] [--flag value ...]",
 )
 
@@ -86,24 +86,24 @@ GRAMMAR = Grammar(
 def load_validation(argv: Sequence[str]) -> Validation:
     """Parse validate.py's command line.
 
-    A bare word is the model when it is a run's folder, an exported one, or has a source prefix; else, as in timm, the
-    data folder.
+    An argument without a flag is the model when it is a run's folder, an exported one, or has a source prefix; else,
+    as in timm, the data folder.
 
     Raises:
-        UserError: unknown words, wrong types, or no model.
+        UserError: unknown flags, wrong types, or no model.
     """
     errors: list[str] = []
-    words = GRAMMAR.parse(GRAMMAR.parser(), argv, errors)
-    place = words.pop("place")
-    values = GRAMMAR.typed(words, "--", errors)
+    texts = GRAMMAR.parse(GRAMMAR.parser(), argv, errors)
+    bare = texts.pop("bare")
+    values = GRAMMAR.typed(texts, "--", errors)
     if errors:
-        raise joined(errors)
-    if place:
-        is_model = ModelName.exported(place).brings_weights
+        raise as_one_error(errors)
+    if bare:
+        is_model = ModelName.exported(bare).brings_weights
         key = "model" if is_model else "data_dir"
         if key in values:
-            raise UserError(f"{place} and --{key.replace('_', '-')} {values[key]} name two of them: give one")
-        values[key] = place
+            raise UserError(f"{bare} and --{key.replace('_', '-')} {values[key]} name two of them: give one")
+        values[key] = bare
     if not values.get("model"):
         raise UserError("no model: give a run's folder, local-dir:PATH, hf-hub:OWNER/NAME, or --model NAME")
     model = ModelName.exported(values["model"])
@@ -113,5 +113,5 @@ def load_validation(argv: Sequence[str]) -> Validation:
     if values.get("checkpoint") and model.brings_weights:
         raise UserError(f"--checkpoint goes with a plain timm name; {values['model']} brings its own weights")
     if errors := ineffective(Validation, values, values):
-        raise joined(errors)
+        raise as_one_error(errors)
     return Validation(**values)

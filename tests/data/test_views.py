@@ -239,7 +239,7 @@ def test_the_task_is_told_which_pair_is_near(words, views, pair):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dccd-view-aug", "blurred"], "1 words for 2 views"),
+        (["--dccd-view-aug", "blurred"], "1 values for 2 views"),
         (["--dccd-view-aug", "strong", "blurred"], "'blurred' is no view"),
         (["--dccd-view-aug", "strong", "near:1"], "near view 1, which is not drawn by itself"),
         (["--dccd-view-aug", "near", "--dccd-views", "1", "--dccd-difference-weight", "0"], "set dccd_views"),
