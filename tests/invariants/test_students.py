@@ -6,7 +6,7 @@ import pytest
 
 from tests.invariants.students import CASES, ROOT, compare, differences, train, write_inputs
 
-CONTROLLED = CASES["dccd-control"]
+CONTROLLED = replace(CASES["dccd-control"], flags=f"{CASES['dccd-control'].flags} --epochs 1 -j 0")
 ALONE = replace(CONTROLLED, flags=CONTROLLED.flags.replace("dccd --dccd-control logit", "logit --dccd-views 2"))
 
 
