@@ -13,11 +13,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.decode import Collate, Reader, Sample
-from dccd_timm.data.patience import Patience, may_pass
+from dccd_timm.data.patience import DataPatience
 from dccd_timm.data.sources.hfids import StreamSource
 from dccd_timm.data.sources.timm_readers import Record
 from dccd_timm.data.views import mix
 from dccd_timm.errors import UserError
+from dccd_timm.network import is_transient
 
 # Undecoded records that a worker shuffles at a time: whichever limit comes first.
 BLOCK_RECORDS = 1024
@@ -181,17 +182,17 @@ class StreamBatches(IterableDataset[Batch | None]):
         Raises:
             UserError: when a remote source stays away.
         """
-        row, patience = start, Patience(self.patience)
+        row, patience = start, DataPatience(self.patience)
         while True:
             try:
                 for record in self.source.rows(shard, row):
                     yield row, record
                     row += 1
-                    patience.alive()
+                    patience.succeeded()
                 return
             except Exception as error:  # datasets, Arrow, file systems and the Hub client raise dozens of kinds here
                 name = self.source.shard_name(shard)
-                if self.source.remote and may_pass(error):
+                if self.source.remote and is_transient(error):
                     patience.wait(f"{name} row {row}", error)
                     continue
                 lost = max(1, self.source.num_samples // self.source.num_shards - row)

@@ -18,9 +18,10 @@ import fsspec
 import pyarrow.parquet
 from timm.data.readers.class_map import load_class_map
 
-from dccd_timm.data.patience import few_inner_retries, limit_requests, patiently
+from dccd_timm.data.patience import DataPatience, few_inner_retries
 from dccd_timm.data.sources.timm_readers import MapSource, Record
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.network import limit_requests, retry
 from dccd_timm.recipe import Recipe
 
 _IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -129,7 +130,7 @@ def open_stream(recipe: Recipe, split: str, is_training: bool) -> StreamSource |
         return builder, dataset if dataset.features else dataset._resolve_features()
 
     try:
-        builder, dataset = opened() if path else patiently(opened, name, seconds)
+        builder, dataset = opened() if path else retry(opened, name, DataPatience(seconds))
     except UserError:
         raise
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
@@ -213,7 +214,7 @@ def _parquet_rows(file: str, seconds: float) -> int:
             return int(pyarrow.parquet.read_metadata(opened).num_rows)
 
     try:
-        return patiently(rows, file, seconds) if "://" in file else rows()
+        return retry(rows, file, DataPatience(seconds)) if "://" in file else rows()
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UserError(f"{file} cannot be read as parquet: {one_line(error, 160)}") from error
 
