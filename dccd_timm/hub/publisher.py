@@ -1,13 +1,12 @@
 """What a run does with the Hub: a check before it, interim pushes, the model card, the push after it."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from dccd_timm.atomic import write_text
 from dccd_timm.hub import push
 from dccd_timm.hub.card import Card
 from dccd_timm.recipe import Recipe
+from dccd_timm.report.schema import Report
 
 
 class HubPublisher:
@@ -30,10 +29,10 @@ class HubPublisher:
 
     def write_card(self, folder: Path) -> None:
         """Write README.md into the folder of a finished run."""
-        report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
-        write_text(folder / "README.md", Card(folder, license=report.get("license"), report=report).text())
+        report = Report.read(folder)
+        write_text(folder / "README.md", Card(folder, license=report.license if report else None).text())
 
-    def push_interim(self, folder: Path, report: dict[str, Any]) -> None:
+    def push_interim(self, folder: Path, report: Report) -> None:
         """Push the best student of a run that still trains; a failed push is only a warning."""
         if self.target:
             push.push_interim(folder, self.target, report)

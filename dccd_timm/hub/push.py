@@ -10,9 +10,9 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
@@ -20,6 +20,7 @@ from dccd_timm.errors import UserError, one_line
 from dccd_timm.hub import client
 from dccd_timm.hub.card import Card
 from dccd_timm.recipe import Recipe
+from dccd_timm.report.schema import Report
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _check(api: HfApi, target: Target) -> None:
                             f" {', '.join(owners)}") from None  # fmt: skip
 
 
-def push_interim(run: Path, target: Target, report: dict[str, Any]) -> None:
+def push_interim(run: Path, target: Target, report: Report) -> None:
     """Push the best student of a run that still trains; a failed push is only a warning."""
     try:
         push(run, target, report)
@@ -96,7 +97,7 @@ def push_interim(run: Path, target: Target, report: dict[str, Any]) -> None:
         _logger.warning("%s", error)
 
 
-def push(run: Path, target: Target, report: dict[str, Any] | None = None) -> str:
+def push(run: Path, target: Target, report: Report | None = None) -> str:
     """Push what a run exported, in one commit, and verify it; returns the commit. The run's folder is only read.
 
     It is safe to repeat: files that did not change make no new commit. ``report`` is that of a run that still trains.
@@ -153,7 +154,9 @@ def _commit(api: HfApi, folder: Path, card: Card, target: Target) -> tuple[str, 
     there = api.list_repo_files(target.repo_id, revision=target.revision)
     stale = [name for name in there if name not in ours and _STALE.fullmatch(name)]
     # not upload_folder(): with Xet it may make several commits
-    operations: list[Any] = [CommitOperationAdd(name, str(path)) for name, path in ours.items()]
+    operations: list[CommitOperationAdd | CommitOperationDelete | CommitOperationCopy] = [
+        CommitOperationAdd(name, str(path)) for name, path in ours.items()
+    ]
     operations += [CommitOperationDelete(name) for name in stale]
     done = api.create_commit(target.repo_id, operations, commit_message=card.headline(), revision=target.revision)
     arrived = api.verify_repo_checksums(target.repo_id, revision=done.oid, local_dir=folder)

@@ -12,6 +12,7 @@ from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.report import console as report
 from dccd_timm.report import evidence
+from dccd_timm.report.schema import Report
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
@@ -79,7 +80,7 @@ def push_so_far(
         teacher: Any = training.teacher.model
         told["teacher"] = origin(recipe.kd_model_name, teacher, pretrained=not recipe.kd_teacher_checkpoint)
         told["teacher"] |= report.describe(recipe.kd_model_name, None, teacher)
-    publisher.push_interim(folder, told)
+    publisher.push_interim(folder, Report.from_json(told))
 
 
 def hardware(accelerator: Accelerator) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """What a training needs of whoever publishes its student; hub/publisher.py is the one that the programs pass."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from dccd_timm.report.schema import Report
 
 
 class Publisher(Protocol):
@@ -17,7 +19,7 @@ class Publisher(Protocol):
     def write_card(self, folder: Path) -> None:
         """Write README.md, the model card, into a finished run's folder."""
 
-    def push_interim(self, folder: Path, report: dict[str, Any]) -> None:
+    def push_interim(self, folder: Path, report: Report) -> None:
         """Publish the best student of a training that continues; a failure is a warning."""
 
     def push(self, folder: Path) -> None:

@@ -2,13 +2,18 @@
 
 import json
 import logging
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from dccd_timm.hub.card import Card
+from dccd_timm.errors import UserError
+from dccd_timm.hub.card import TEMPLATE, Card
 from dccd_timm.recipe import load_recipe
+from dccd_timm.recipe.methods import METHODS, Method
 
 
 @pytest.fixture
@@ -82,9 +87,69 @@ def test_words_cannot_break_the_front_matter(run):
     assert data["license"] == "x\ny: [" and data["teacher"] == "a: [b\n---\nlicense: mit"
 
 
-def test_a_run_that_goes_on_says_so(run):
-    assert "still goes on" in Card(run(complete=False), "alice/student").text()
-    assert "still goes on" not in Card(run(), "alice/student").text()
+def test_the_card_of_an_unfinished_training_says_so(run):
+    assert "training is not finished" in Card(run(complete=False), "alice/student").text()
+    assert "training is not finished" not in Card(run(), "alice/student").text()
+
+
+def test_a_new_method_and_a_new_term_stand_in_the_card(run, monkeypatch):
+    method = Method("mirror", "mirrors", ("task_loss", "mirror_loss"), ("logits",))
+    monkeypatch.setitem(METHODS, "mirror", method)
+    card = Card(run(method="mirror", terms={"task_loss": 1.0, "mirror_loss": 0.125}), "alice/student")
+    assert "distilled by mirrors from resnet34" in card.text()
+    assert "| `task_loss` | 1 |\n| `mirror_loss` | 0.125 |" in card.text()
+    assert card.headline() == "resnet18, mirror, top-1 70.12 %"
+
+
+def test_teacher_student_and_control_stand_side_by_side(run):
+    control = {"name": "resnet18", "parameters_m": 11.7, "top1": 65, "top5": 88, "label": "student by KD on logits"}
+    ranks = {"student": {"effective_rank": 5.25, "channels": 10}}
+    text = Card(run(control=control, redundancy=ranks), "alice/student").text()
+    assert "| teacher (resnet34) | 21.800 M | 75.00 | 92.00 |" in text
+    assert "| **student** (resnet18) | 11.700 M | 70.12 | 90.00 | | 5.2 of 10 |" in re.sub(" +", " ", text)
+    assert "| student by KD on logits (resnet18) | 11.700 M | 65.00 | 88.00 |" in text
+
+
+def test_without_validation_there_is_no_accuracy(run):
+    card = Card(run(flags=["--val-split", ""], student={"name": "resnet18", "parameters_m": 11.7}), "alice/student")
+    assert "top-1" not in card.text() and "also chose its epoch" not in card.text()
+    assert "model-index" not in front(card) and "metrics" not in front(card)
+
+
+def test_a_local_card_names_files_of_the_run_and_shows_the_pictures_that_are_there(run):
+    folder = run()
+    for name in ("curves", "views"):
+        (folder / "report" / f"{name}.png").write_bytes(b"")
+    text = Card(folder).text()
+    assert "local-dir:best" in text and "dccd-train -c args.yaml" in text
+    assert re.findall(r"!\[.*?\]\((.*?)\)", text) == [
+        "report/curves.png"
+    ]  # and not the views, which are training images
+
+
+def test_the_card_has_no_gap_in_its_layout(run):
+    text = Card(run(control={"name": "x", "top1": 1, "top5": 2}, terms={"task_loss": 1}), "alice/student").text()
+    assert "\n\n\n" not in text and text.endswith("\n\nThe teacher: resnet34.\n")
+    assert "{{" not in text.replace("{{DCCD}", "") and "{%" not in text
+    for line in text.split("```")[0].splitlines():
+        assert line == line.rstrip(), repr(line)
+
+
+def test_a_folder_without_a_report_is_refused(run):
+    folder = run()
+    (folder / "report/report.json").unlink()
+    with pytest.raises(UserError, match=r"no report/report\.json"):
+        Card(folder)
+
+
+def test_the_template_is_part_of_the_package():
+    """A file that is no module reaches users only when pyproject.toml names it."""
+    root = Path(__file__).parents[2]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dccd_timm"]
+    packaged = {file for pattern in patterns for file in (root / "dccd_timm").glob(pattern)}
+    others = (p for p in (root / "dccd_timm").rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    assert {p for p in others if p.suffix not in (".py", ".pyc")} <= packaged
+    assert root / "dccd_timm/hub/card.md.jinja" in packaged and TEMPLATE.is_file()
 
 
 def test_a_network_that_timm_does_not_have_is_not_said_to_be_timms(run):

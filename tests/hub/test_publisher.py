@@ -7,6 +7,7 @@ from dccd_timm.errors import UserError
 from dccd_timm.hub import push
 from dccd_timm.hub.publisher import HubPublisher
 from dccd_timm.recipe import load_recipe
+from dccd_timm.report.schema import Report
 from tests.hub.test_card import run  # noqa: F401
 
 
@@ -30,7 +31,7 @@ def refused(monkeypatch):
 
 def test_without_push_to_hub_only_the_card_is_written(run, refused):  # noqa: F811
     silent, folder = publisher(), run(license="mit")
-    silent.check(), silent.push_interim(folder, {}), silent.push(folder)
+    silent.check(), silent.push_interim(folder, Report()), silent.push(folder)
     silent.write_card(folder)
     assert not refused
     assert ModelCard.load(folder / "README.md").data.license == "mit"  # the one that the run's recipe chose
@@ -38,7 +39,7 @@ def test_without_push_to_hub_only_the_card_is_written(run, refused):  # noqa: F8
 
 def test_a_failed_interim_push_is_a_warning_and_the_others_are_errors(tmp_path, refused, caplog):
     loud = publisher("--push-to-hub", "alice/student", "--hub-public", "--hub-license", "mit")
-    loud.push_interim(tmp_path, {"method": "dccd"})
+    loud.push_interim(tmp_path, Report())
     assert [record.getMessage() for record in caplog.records] == ["the Hub refused"]
     for action in (loud.check, lambda: loud.push(tmp_path)):
         with pytest.raises(UserError, match="the Hub refused"):

@@ -40,9 +40,9 @@ def test_a_run_pushes_one_commit_with_everything_and_nothing_else(model_hub, pus
     assert files["model.safetensors"] == (run / "best" / "model.safetensors").read_bytes()
     titles = model_hub.history("alice/student")
     assert len(titles) == 4 and titles[-1] == "initial commit"  # two while it trained, one at the end
-    assert b"still goes on" not in files["README.md"]
+    assert b"training is not finished" not in files["README.md"]
     parents = list(model_hub.repos["alice/student"]["commits"].values())
-    assert b"still goes on" in model_hub.blob(parents[1]["tree"]["README.md"]["sha256"]).read_bytes()
+    assert b"training is not finished" in model_hub.blob(parents[1]["tree"]["README.md"]["sha256"]).read_bytes()
 
 
 def test_nothing_private_is_published(model_hub, pushed):
