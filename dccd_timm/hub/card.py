@@ -5,7 +5,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -230,7 +230,7 @@ class Card:
         return [(label, network, rank) for label, network, rank in rows if network and network.top1 is not None]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """A setting's value as a cell of a table."""
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text.replace("|", "\\|").replace("`", "'")

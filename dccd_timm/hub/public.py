@@ -5,11 +5,10 @@ import re
 import socket
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.model_name import ModelName
-from dccd_timm.recipe.option import option_of
+from dccd_timm.recipe.option import Values, option_of
 from dccd_timm.recipe.rules import defaults, no_effect
 
 # name -> how it is published
@@ -19,9 +18,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.:/])~?(?:/[^\s/:,]+)*/([^\s/:,]+)")
 _HUB_SOURCES = ("hfids/", "hfds/")
 
 
-def public_settings(
-    settings: dict[str, Any], architectures: dict[str, str], pins: dict[str, str]
-) -> tuple[dict[str, Any], list[str]]:
+def public_settings(settings: Values, architectures: dict[str, str], pins: dict[str, str]) -> tuple[Values, list[str]]:
     """Settings that may be published, and notes on what has to be put in by hand.
 
     ``architectures`` names the model behind a ``local-dir:``, ``pins`` the commit of an ``hf-hub:`` name, by setting.
@@ -52,12 +49,12 @@ def public_settings(
     return {key: scrubbed(value) for key, value in shown.items()}, notes
 
 
-def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def changed_settings(settings: Values) -> Values:
     """Those settings that differ from their defaults, and DCCD's own that have an effect: another version of this
     package may have other defaults for them."""
     known = defaults()
 
-    def is_shown(name: str, value: Any) -> bool:
+    def is_shown(name: str, value: object) -> bool:
         own = settings.get("kd_distill_type") == "dccd" and name.startswith("dccd_") and value is not None
         return (own or _plain(value) != _plain(known[name])) and no_effect(Recipe, name, known | settings) is None
 
@@ -77,7 +74,7 @@ def hub_data(dataset: str) -> str | None:
     return place if source in _HUB_SOURCES and _on_hub(place) else None
 
 
-def scrubbed(value: Any) -> Any:
+def scrubbed(value: object) -> object:
     """``value`` without tokens, absolute paths, home folder and host name."""
     if isinstance(value, dict):
         return {k: scrubbed(v) for k, v in value.items()}
@@ -91,7 +88,7 @@ def scrubbed(value: Any) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -78,15 +78,19 @@ def _check(api: HfApi, target: Target) -> None:
     owner = target.repo_id.split("/")[0]
     role = me.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise UserError(f"cannot push to {target.repo_id}: the token of {me['name']} may only read; it needs write"
-                        " access (https://huggingface.co/settings/tokens)")  # fmt: skip
+        raise UserError(
+            f"cannot push to {target.repo_id}: the token of {me['name']} may only read; it needs write"
+            " access (https://huggingface.co/settings/tokens)"
+        )
     try:
         api.auth_check(target.repo_id, write=True)
-    except RepositoryNotFoundError:  # none yet, or a private one of somebody else
+    except RepositoryNotFoundError:  # a new one, or a private one of somebody else
         owners = [me["name"], *(org["name"] for org in me.get("orgs", []))]
         if owner not in owners:
-            raise UserError(f"cannot push to {target.repo_id}: the token is that of {me['name']}, who may write to"
-                            f" {', '.join(owners)}") from None  # fmt: skip
+            raise UserError(
+                f"cannot push to {target.repo_id}: the token is that of {me['name']}, who may write to"
+                f" {', '.join(owners)}"
+            ) from None
 
 
 def push_interim(run: Path, target: Target, report: Report) -> None:
@@ -123,10 +127,12 @@ def push(run: Path, target: Target, report: Report | None = None) -> str:
             f"not pushed to {target.repo_id}: {cause}; the student is safe in {run / 'best'}, and"
             f" `{target.retry_command(run)}` tries again"
         ) from error
-    seen = "private" if private else "public"
+    visibility = "private" if private else "public"
     if private == target.public:
-        seen += f" (it was before: --hub-public {'changes' if target.public else 'is for'} new repositories only)"
-    print(f"  pushed to {client.host()}/{target.repo_id}, commit {commit[:12]}, {seen}", flush=True)
+        visibility += (
+            f" (as it was before: --hub-public {'changes' if target.public else 'is for'} new repositories only)"
+        )
+    print(f"  pushed to {client.host()}/{target.repo_id}, commit {commit[:12]}, {visibility}", flush=True)
     return commit
 
 
@@ -140,8 +146,12 @@ def gather(card: Card, folder: Path) -> None:
     (folder / "report").mkdir()
     for name in card.pictures:
         shutil.copyfile(run / "report" / name, folder / "report" / name)
-    for name, text in (("README.md", card.text()), ("args.yaml", card.args()), ("recipe.yaml", card.recipe()),
-                       ("report/report.json", card.public_report())):  # fmt: skip
+    for name, text in (
+        ("README.md", card.text()),
+        ("args.yaml", card.args()),
+        ("recipe.yaml", card.recipe()),
+        ("report/report.json", card.public_report()),
+    ):
         (folder / name).write_text(text, encoding="utf-8")
 
 

@@ -181,7 +181,7 @@ def test_old_pickles_and_pictures_go_and_public_is_said(model_hub, pushed, clien
     old = {path: model_hub.record(b"old") for path in ("pytorch_model.bin", "report/old.png", "notes.md")}
     model_hub.commit(model_hub.repos[name], "refs/heads/main", old, "old")
     done = client.push(pushed[0], name, "--hub-revision", "v2", token=WRITE)
-    assert "public (it was before" in done.text
+    assert "public (as it was before" in done.text
     assert set(model_hub.files(name, "v2")) == PUBLISHED - {".gitattributes"} | {"notes.md"}
     assert set(model_hub.files(name)) == set(old)
 
