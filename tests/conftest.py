@@ -18,8 +18,18 @@ from tests.fakes.model_hub.client import Client
 ROOT = Path(__file__).parents[1]
 CLASSES = ["circle", "cross", "stripes"]
 
+# What starts programs or processes; the rest is the unit ring, `python -m pytest -m "not slow"`.
+SLOW = ("processes", "programs", "invariants", "benchmarks", "hub/test_push.py", "data/test_hub.py")
+
 # Two workers of pytest on two cores: more threads only get in each other's way.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        if any(path.is_relative_to(part) for part in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def picture(label, seed, size=40, channels=3):
