@@ -1,4 +1,4 @@
-"""The console programs dccd-train, dccd-validate and dccd-push."""
+"""The console programs dccd-train, dccd-validate, dccd-push and dccd-report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,5 +49,21 @@ def push_main(argv: Sequence[str] | None = None) -> None:
         target = hub.Target(options.repo_id, options.hub_public, options.hub_revision, options.hub_license)
         hub.check(target)
         hub.push(options.run, target)
+
+    guarded(run, argv)
+
+
+def report_main(argv: Sequence[str] | None = None) -> None:
+    """Run dccd-report."""
+
+    def run(arguments: Sequence[str]) -> None:
+        parser = OneLineParser("dccd-report", description="Draw a finished run's report again, beside another run's.")
+        parser.add_argument("run", type=Path, help="a finished run's folder")
+        parser.add_argument("--against", type=Path, metavar="RUN2", help="a finished run on the same data")
+        given = parser.parse_args(arguments)
+        from dccd_timm.hub.publisher import HubPublisher
+        from dccd_timm.run.redraw import redraw
+
+        redraw(given.run, given.against, HubPublisher)
 
     guarded(run, argv)

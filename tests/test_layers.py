@@ -14,9 +14,6 @@ ENTRY = ("__init__", "__main__")  # the public names and the programs: they may 
 # Imports that the move of the files left pointing up; each goes with the part of the work that it belongs to.
 STILL_WRONG = {
     ("recipe", "hub"),
-    ("report", "hub"),
-    ("report", "launch"),
-    ("report", "data"),
 }
 
 

@@ -1,36 +1,83 @@
-"""A split through timm's evaluator, over all ranks, with a teacher beside the student when there is one."""
+"""One pass over a split, on all ranks: metrics by timm's evaluator, answers and features of one network or several."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dccd_timm.batch import Batch
 
 
-@torch.inference_mode()
+class Evaluator(Protocol):
+    """What timm's ``task.create_evaluator()`` returns."""
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add logits [N, K] for target classes [N]."""
+
+    def compute(self, distributed: bool = False) -> Mapping[str, float]:
+        """Loss, top1 and top5 in percent, over all ranks when ``distributed``."""
+
+
+@dataclass
+class Evaluation:
+    """The result of one pass over a split.
+
+    ``metrics`` are loss, top1 and top5 in percent by network, each image counted once over all ranks. ``target`` [N]
+    are the classes of the images of all ranks and ``answers`` [N] those that each network gives them. ``features`` are
+    the pooled features [n, C] of this rank's first images.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    target: Tensor
+    answers: dict[str, Tensor]
+    features: dict[str, Tensor]
+
+    def agreement(self, network: str, other: str) -> float:
+        """The images, in percent, to which both networks give the same class."""
+        same = self.answers[network] == self.answers[other]
+        return 100 * int(same.sum()) / max(len(same), 1)
+
+
 def evaluate(
     model: nn.Module,
     loader: Iterable[Batch],
     accelerator: Accelerator,
-    evaluator: Any,
-    teacher: nn.Module | None = None,
-    teacher_evaluator: Any = None,
+    evaluator: Evaluator,
     channels_last: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Loss, top1 and top5 in percent over a split, each image counted once.
+    """Loss, top1 and top5 in percent of one model over a split; None when any rank is stopped before its end."""
+    networks = {"model": model}
+    evaluation = evaluate_together(networks, loader, accelerator, lambda: evaluator, channels_last, stopping)
+    return None if evaluation is None else evaluation.metrics["model"]
 
-    ``evaluator`` is timm's, from ``task.create_evaluator()``. With a teacher also ``teacher_*`` and ``agreement``, the
-    percentage of images to which both give the same class. None when any rank is told to stop in the middle.
+
+@torch.inference_mode()
+def evaluate_together(
+    networks: Mapping[str, nn.Module],
+    loader: Iterable[Batch],
+    accelerator: Accelerator,
+    create_evaluator: Callable[[], Evaluator],
+    channels_last: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+    feature_images: int = 0,
+    features_only: Mapping[str, nn.Module] | None = None,
+) -> Evaluation | None:
+    """Evaluate ``networks`` side by side in one pass over a split; None when any rank is stopped before its end.
+
+    All of it comes from the same forward pass under the accelerator's autocast: with mixed precision the features have
+    the precision of the metrics. Features are those before the classifier, of the first ``feature_images`` images of
+    this rank; the networks of ``features_only`` see no other images and are not evaluated.
     """
-    model.eval()
-    same = torch.zeros(2, dtype=torch.int64, device=accelerator.device)
+    members = {name: _Member(network, create_evaluator()) for name, network in networks.items()}
+    members |= {name: _Member(network, None) for name, network in (features_only or {}).items()}
+    targets = [torch.empty(0, dtype=torch.long, device=accelerator.device)]
+    count = 0
     quiet = not accelerator.is_main_process or not sys.stderr.isatty()
     for batch in tqdm(loader, desc="validate", unit="batch", disable=quiet, leave=False, dynamic_ncols=True):
         if stopping():
@@ -38,67 +85,57 @@ def evaluate(
         images = batch.views[:, 0]
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with accelerator.autocast():
-            logits = model(images)
-            teacher_logits = None if teacher is None else teacher(images)
-        evaluator.update(logits, batch.target)
-        if teacher_logits is not None:
-            teacher_evaluator.update(teacher_logits, batch.target)
-            same[0] += (logits.argmax(1) == teacher_logits.argmax(1)).sum()
-            same[1] += len(logits)
-    distributed = accelerator.num_processes > 1
-    stopped = torch.tensor(int(stopping()), device=accelerator.device)
-    if accelerator.reduce(stopped) if distributed else stopped:
-        return None
-    metrics: dict[str, float] = dict(evaluator.compute(distributed=distributed))
-    if teacher is not None:
-        totals = teacher_evaluator.compute(distributed=distributed)
-        metrics |= {f"teacher_{name}": value for name, value in totals.items()}
-        agreed, count = accelerator.reduce(same, "sum").tolist()
-        metrics["agreement"] = 100 * agreed / max(count, 1)
-    return metrics
-
-
-@dataclass
-class Seen:
-    """What networks made of a split: classes [N] of its images and of each network's answers, over all ranks, and
-    pooled features [n, C] of this rank's first images."""
-
-    target: torch.Tensor
-    answers: dict[str, torch.Tensor]
-    features: dict[str, torch.Tensor]
-
-
-@torch.inference_mode()
-def observe(
-    networks: dict[str, Any], loader: Iterable[Batch], accelerator: Accelerator, limit: int, features_only: str = ""
-) -> Seen:
-    """One pass of all ``networks`` over a split; features of the first ``limit`` images, before the classifier.
-
-    The network called ``features_only`` answers nothing and sees no more than these.
-    """
-    for network in networks.values():
-        network.eval()
-    answering = [label for label in networks if label != features_only]
-    pooled: dict[str, list[torch.Tensor]] = {label: [] for label in networks}
-    rows = [torch.empty(0, 1 + len(answering), dtype=torch.long, device=accelerator.device)]
-    count = 0
-    for batch in loader:
-        images, columns = batch.views[:, 0], [batch.target]
-        for label, network in networks.items():
-            if label == features_only and count >= limit:
-                continue
-            maps = network.forward_features(images)
-            if count < limit:
-                pooled[label].append(network.forward_head(maps, pre_logits=True).float().cpu())
-            if label != features_only:
-                columns.append(network.forward_head(maps).argmax(1))
+        for member in members.values():
+            member.update(images, batch.target, accelerator, with_features=count < feature_images)
+        targets.append(batch.target)
         count += len(images)
-        rows.append(torch.stack(columns, 1))
-    table = torch.cat(rows)
-    if accelerator.num_processes > 1:
-        table = accelerator.gather(accelerator.pad_across_processes(table, pad_index=-1))
-        table = table[table[:, 0] >= 0]
-    target, *answers = table.cpu().unbind(1)
-    features = {label: torch.cat(parts)[:limit] for label, parts in pooled.items() if parts}
-    return Seen(target, dict(zip(answering, answers, strict=True)), features)
+    if _any_rank(stopping(), accelerator):
+        return None
+    distributed = accelerator.num_processes > 1
+    answering = {name: m for name, m in members.items() if m.evaluator is not None}
+    columns = [torch.cat(targets), *(torch.cat([targets[0], *m.answers]) for m in answering.values())]
+    target, *answers = _gather(torch.stack(columns, 1), accelerator).cpu().unbind(1)
+    return Evaluation(
+        {name: dict(m.evaluator.compute(distributed=distributed)) for name, m in answering.items() if m.evaluator},
+        target,
+        dict(zip(answering, answers, strict=True)),
+        {name: torch.cat(m.features)[:feature_images] for name, m in members.items() if m.features},
+    )
+
+
+class _Member:
+    """One network of a pass, with what it has given so far; without an evaluator it gives features only."""
+
+    def __init__(self, network: nn.Module, evaluator: Evaluator | None) -> None:
+        self.network, self.evaluator = network.eval(), evaluator
+        self.answers: list[Tensor] = []
+        self.features: list[Tensor] = []
+
+    def update(self, images: Tensor, target: Tensor, accelerator: Accelerator, with_features: bool) -> None:
+        """Run the network on a batch of images [N, C, H, W] of classes [N]."""
+        if self.evaluator is None and not with_features:
+            return
+        with accelerator.autocast():
+            if with_features:
+                maps = self.network.forward_features(images)  # type: ignore[operator]
+                pooled = self.network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+                self.features.append(pooled.float().cpu())
+                logits = self.network.forward_head(maps)  # type: ignore[operator]
+            else:
+                logits = self.network(images)
+        if self.evaluator is not None:
+            self.evaluator.update(logits, target)
+            self.answers.append(logits.argmax(1))
+
+
+def _any_rank(flag: bool, accelerator: Accelerator) -> bool:
+    value = torch.tensor(int(flag), device=accelerator.device)
+    return bool(accelerator.reduce(value) if accelerator.num_processes > 1 else value)
+
+
+def _gather(table: Tensor, accelerator: Accelerator) -> Tensor:
+    """The rows of all ranks, whose numbers may differ; entries are not negative."""
+    if accelerator.num_processes == 1:
+        return table
+    table = accelerator.gather(accelerator.pad_across_processes(table, pad_index=-1))
+    return table[table[:, 0] >= 0]

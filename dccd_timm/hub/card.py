@@ -13,20 +13,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from dccd_timm.errors import UserError
 from dccd_timm.hub.public import changed_settings, hub_data, public_settings, scrubbed, split_dataset
 from dccd_timm.recipe.methods import METHODS
+from dccd_timm.report.pictures import PICTURES
 from dccd_timm.report.schema import Channels, NetworkReport, Origin, Report
 
 _logger = logging.getLogger(__name__)
 
 TEMPLATE = importlib.resources.files("dccd_timm.hub") / "card.md.jinja"
 _PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
-
-PICTURES = {
-    "curves": "Validation accuracy and the parts of the training loss by epoch.",
-    "channels": "Correlation between channels of the pooled features, before and after training; below, how well each"
-    " teacher channel can be read off the student's by a linear map, on images that the map was not fitted on.",
-    "redundancy": "How many directions the features use: the faster a line falls, the more redundant the channels.",
-    "classes": "Agreement with the teacher, accuracy class by class, and the pairs of classes most often confused.",
-}
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ class Card:
             teacher=self.teacher,
             settings=self.settings,
             rows=self._rows(),
-            pictures=[(name, caption) for name, caption in PICTURES.items() if f"{name}.png" in self.pictures],
+            pictures=[(name, picture.caption) for name, picture in PICTURES.items() if f"{name}.png" in self.pictures],
             changed=[(name, _cell(value)) for name, value in changed_settings(self.settings).items()],
         )
         return f"{card}\n"

@@ -1,115 +1,143 @@
 """What a student's features and answers are like, beside its teacher's and those of one trained without it."""
 
-import logging
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
+from torch import Tensor, nn
 
-from dccd_timm.engine.evaluate import Seen, observe
+from dccd_timm.batch import Batch
+from dccd_timm.engine.evaluate import Evaluation, Evaluator, evaluate_together
 from dccd_timm.models.student import build_student
 from dccd_timm.recipe import Recipe
-from dccd_timm.report import pictures
+from dccd_timm.report.pictures import STUDENT, STUDENT_TEACHER, Evidence
 from dccd_timm.report.redundancy import channel_correlation, effective_rank, matched_correlation, mean_off_diagonal
+from dccd_timm.report.schema import Channels, Classes, ClassReport, ConfusedPair, Matched, Redundancy, Report
 
-_logger = logging.getLogger(__name__)
-
-# Images whose pooled features measure redundancy, and pairs of classes that are named
+# Images whose pooled features measure redundancy, and the number of confused pairs in a report
 _FEATURE_IMAGES, _PAIRS = 2048, 8
 _BEFORE = "student before training"
+_ORDER = ("teacher", "student", "control", _BEFORE)
 
 
-def gather(
-    recipe: Recipe, folder: Path, networks: dict[str, Any], loader: Any, names: list[str] | None,
-    accelerator: Accelerator, control: str,
-) -> dict[str, Any]:  # fmt: skip
-    """Look at a split with ``networks`` (student, and teacher and control where there are any); draw, and tell.
+def evaluate_networks(
+    recipe: Recipe,
+    networks: Mapping[str, nn.Module],
+    loader: Iterable[Batch],
+    accelerator: Accelerator,
+    create_evaluator: Callable[[], Evaluator],
+) -> Evaluation:
+    """Evaluate ``networks`` (student, and teacher and control where there are any) in one pass over a split.
 
-    Every rank takes part; rank 0 draws into ``folder`` and gets ``redundancy`` and ``classes``, the others nothing.
-    The student as it was before its training is built anew from the seed. ``control`` says what that network is.
+    The student before its training, built again from the seed, gives features too. Every rank takes part.
     """
     set_seed(recipe.seed)
-    start = build_student(recipe, networks["student"].num_classes)[0].to(accelerator.device)
-    seen = observe({**networks, _BEFORE: start}, loader, accelerator, _FEATURE_IMAGES, features_only=_BEFORE)
-    if not accelerator.is_main_process:
-        return {}
-    if pictures.pyplot() is None:
-        _logger.warning("no pictures: pip install 'dccd-timm[plots]' brings matplotlib")
-    return {"redundancy": _channels(folder, seen, control), "classes": _answers(folder, seen, names, control)}
+    num_classes: int = networks["student"].num_classes  # type: ignore[assignment]
+    start = build_student(recipe, num_classes)[0].to(accelerator.device)
+    evaluation = evaluate_together(
+        networks,
+        loader,
+        accelerator,
+        create_evaluator,
+        recipe.channels_last,
+        feature_images=_FEATURE_IMAGES,
+        features_only={_BEFORE: start},
+    )
+    assert evaluation is not None  # no signal stops it
+    return evaluation
 
 
-def _channels(folder: Path, seen: Seen, control: str) -> dict[str, Any]:
-    """Numbers on the channels of every network."""
-    order = [k for k in ("teacher", "student", "control", _BEFORE) if k in seen.features]
-    features = {k: seen.features[k] for k in order}
-    before, after = features[_BEFORE], features["student"]
-    own = {"before": channel_correlation(before), "after": channel_correlation(after)}
-    panels = {"student with itself": own}
-    numbers: dict[str, Any] = {
-        k.replace(" ", "_"): {
-            "effective_rank": round(effective_rank(values), 3),
-            "mean_abs_correlation": round(mean_off_diagonal(channel_correlation(values)), 4),
-            "channels": values.shape[1],
-        }
-        for k, values in features.items()
-    }
+def gather_evidence(
+    report: Report, summaries: dict[str, Path], evaluation: Evaluation | None, names: list[str] | None
+) -> Evidence:
+    """Fill in the redundancy and the classes of ``report``; returns them with what else its pictures show.
+
+    ``summaries`` are summary.csv files by label, that of the run itself first; ``names`` those of the classes;
+    ``evaluation`` is None without validation.
+    """
+    if evaluation is None:
+        return Evidence(report, summaries)
+    features = {name: evaluation.features[name] for name in _ORDER if name in evaluation.features}
+    correlations = correlate(features)
+    report.redundancy = measure_redundancy(features, correlations)
+    report.classes = compare_answers(evaluation, names, (report.control and report.control.label) or "")
+    return Evidence(report, summaries, features, correlations)
+
+
+def correlate(features: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Correlations of the student's channels before and after training, with themselves and with the teacher's."""
+    students = {"before": features[_BEFORE], "after": features["student"]}
+    found = {STUDENT: {when: channel_correlation(values) for when, values in students.items()}}
     if "teacher" in features:
         teacher = features["teacher"]
-        shared = {
-            "before": matched_correlation(before, teacher),
-            "after": matched_correlation(after, teacher),
-        }
-        panels[pictures.STUDENT_TEACHER] = shared
-        numbers["student_teacher"] = {k: round(float(m.diagonal().mean()), 4) for k, m in shared.items()}
-    shown = {control if k == "control" else k: v for k, v in features.items()}
-    pictures.draw_channels(folder / "channels.png", panels)
-    pictures.draw_redundancy(folder / "redundancy.png", shown)
-    return numbers
-
-
-def _answers(folder: Path, seen: Seen, names: list[str] | None, control: str) -> dict[str, Any]:
-    """Accuracy class by class, pairs of classes confused, agreement with the teacher; shares in percent."""
-    target, answers = seen.target, seen.answers
-    classes = target.unique().tolist()
-    reference = next((k for k in ("control", "teacher") if k in answers), None)
-    rows = []
-    for label in classes:
-        mine = target == label
-        row: dict[str, Any] = {"name": _name(label, names), "images": int(mine.sum())}
-        row |= {k: _percent(answer[mine] == label) for k, answer in answers.items()}
-        row["change"] = round(row["student"] - (row[reference] if reference else 0), 2)
-        rows.append(row)
-    found: dict[str, Any] = {
-        "reference": control if reference == "control" else reference or "nothing",
-        "control": control, "per_class": rows, "confused": _confused(target, answers, names),
-        "outcomes": {}, "agreement": None,
-    }  # fmt: skip
-    if "teacher" in answers:
-        student, teacher = answers["student"], answers["teacher"]
-        right, known = student == target, teacher == target
-        found["agreement"] = _percent(student == teacher)
-        found["outcomes"] = {
-            "both right": _percent(right & known), "student alone right": _percent(right & ~known),
-            "teacher alone right": _percent(~right & known),
-            "the same mistake": _percent(~right & (student == teacher)),
-            "different mistakes": _percent(~right & ~known & (student != teacher)),
-        }  # fmt: skip
-    pictures.draw_classes(folder / "classes.png", found)
+        found[STUDENT_TEACHER] = {k: matched_correlation(values, teacher) for k, values in students.items()}
     return found
 
 
-def _confused(target: Tensor, answers: dict[str, Tensor], names: list[str] | None) -> list[dict[str, Any]]:
+def measure_redundancy(features: Mapping[str, Tensor], correlations: dict[str, dict[str, Tensor]]) -> Redundancy:
+    """Redundancy of each network's pooled features [N, C], and how well the student's contain the teacher's."""
+    channels = {
+        name.replace(" ", "_"): Channels(
+            effective_rank=round(effective_rank(values), 3),
+            mean_abs_correlation=round(mean_off_diagonal(channel_correlation(values)), 4),
+            channels=values.shape[1],
+        )
+        for name, values in features.items()
+    }
+    redundancy = Redundancy(**channels)
+    if matched := correlations.get(STUDENT_TEACHER):
+        diagonals = {when: round(float(matrix.diagonal().mean()), 4) for when, matrix in matched.items()}
+        redundancy.student_teacher = Matched(**diagonals)
+    return redundancy
+
+
+def compare_answers(evaluation: Evaluation, names: list[str] | None, control: str) -> Classes:
+    """Accuracy class by class, pairs of classes confused, agreement with the teacher; shares in percent.
+
+    ``control`` is the label of that network.
+    """
+    target, answers = evaluation.target, evaluation.answers
+    reference = next((name for name in ("control", "teacher") if name in answers), None)
+    rows = []
+    for label in target.unique().tolist():
+        of_class = target == label
+        accuracy = {name: _percent(answer[of_class] == label) for name, answer in answers.items()}
+        change = round(accuracy["student"] - (accuracy[reference] if reference else 0), 2)
+        rows.append(ClassReport(name=_name(label, names), images=int(of_class.sum()), **accuracy, change=change))
+    classes = Classes(
+        reference=control if reference == "control" else reference or "nothing",
+        control=control,
+        per_class=rows,
+        confused=_confused(target, answers, names),
+    )
+    if "teacher" in answers:
+        student, teacher = answers["student"], answers["teacher"]
+        right, known = student == target, teacher == target
+        classes.agreement = round(evaluation.agreement("student", "teacher"), 2)
+        classes.outcomes = {
+            "both right": _percent(right & known),
+            "student alone right": _percent(right & ~known),
+            "teacher alone right": _percent(~right & known),
+            "the same mistake": _percent(~right & (student == teacher)),
+            "different mistakes": _percent(~right & ~known & (student != teacher)),
+        }
+    return classes
+
+
+def _confused(target: Tensor, answers: dict[str, Tensor], names: list[str] | None) -> list[ConfusedPair]:
     """The pairs (true class, answer) with the largest share of a class's images, and each network's share."""
     size = Counter(target.tolist())
     counts = {k: Counter(zip(target.tolist(), answer.tolist(), strict=True)) for k, answer in answers.items()}
     wrong = [(n / size[true], true, answer) for (true, answer), n in counts["student"].items() if true != answer]
     wrong.sort(key=lambda row: (-row[0], row[1:]))
     return [
-        {"true": _name(true, names), "answer": _name(answer, names)}
-        | {k: round(100 * count[true, answer] / size[true], 2) for k, count in counts.items()}
+        ConfusedPair(
+            true=_name(true, names),
+            answer=_name(answer, names),
+            **{name: round(100 * count[true, answer] / size[true], 2) for name, count in counts.items()},
+        )
         for _, true, answer in wrong[:_PAIRS]
     ]
 

@@ -1,66 +1,127 @@
-"""What comes behind the last epoch: which weights are the better ones, how good they are, report, pictures, card."""
+"""What follows the last epoch: the evaluation of the best student, report, pictures and card."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
+import timm
 from accelerate import Accelerator
+from torch import nn
 
-from dccd_timm.engine.evaluate import evaluate
+from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.models.load import origin
 from dccd_timm.models.student import started_from
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.methods import METHODS
-from dccd_timm.report import console as report
-from dccd_timm.report import evidence
-from dccd_timm.report.schema import Report
+from dccd_timm.recipe.model_name import ModelName
+from dccd_timm.report.console import print_closing
+from dccd_timm.report.evidence import evaluate_networks, gather_evidence
+from dccd_timm.report.pictures import draw_pictures
+from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
+from dccd_timm.task.build import term_weights
 
 
 def finish(
-    recipe: Recipe, splits: Splits, training: Training, folder: Path, accelerator: Accelerator, result: dict[str, Any],
-    control: dict[str, Any] | None, publisher: Publisher,
-) -> dict[str, Any]:  # fmt: skip
-    """Judge the exported best student, reloaded by timm alone, beside its teacher; write report, pictures and card."""
+    recipe: Recipe,
+    splits: Splits,
+    training: Training,
+    folder: Path,
+    accelerator: Accelerator,
+    report: Report,
+    control: Report | None,
+    publisher: Publisher,
+) -> Report:
+    """Evaluate the exported best student, reloaded by timm alone, beside its teacher and its control (``control`` is
+    that run's report); complete ``report`` and write it with pictures and card."""
     accelerator.wait_for_everyone()
-    result["seconds"] = round(result["seconds"], 1)
-    networks: dict[str, Any] = {"student": report.reload(folder / "best", accelerator)}
+    student = load_exported(folder / "best", accelerator)
+    networks: dict[str, nn.Module] = {"student": student}
     if training.teacher is not None:
         networks["teacher"] = training.teacher
-    metrics: dict[str, float] = {}
-    if training.val is not None:
-        evaluators = training.task.create_evaluator(), training.task.create_evaluator()
-        metrics = evaluate(
-            networks["student"], training.val, accelerator, evaluators[0], training.teacher, evaluators[1],
-            recipe.channels_last,
-        ) or {}  # fmt: skip
-    result["student"] = {k: v for k, v in metrics.items() if not k.startswith("teacher_")} | report.describe(
-        recipe.model, recipe.kd_distill_type, networks["student"]
-    )
-    if start := started_from(recipe, training.student):
-        result["student"]["start"] = start
-    if training.teacher is not None:
-        assert recipe.kd_model_name is not None
-        teacher: Any = training.teacher.model
-        result["teacher"] = {k.removeprefix("teacher_"): v for k, v in metrics.items() if k.startswith("teacher_")}
-        result["teacher"] |= origin(recipe.kd_model_name, teacher, pretrained=not recipe.kd_teacher_checkpoint)
-        result["teacher"] |= report.describe(recipe.kd_model_name, None, teacher)
     if control:
-        result["control"] = control["student"] | {"label": METHODS[control["method"]].student_label}
-        networks["control"] = report.reload(folder / "control" / "best", accelerator)
-    result["hardware"] = hardware(accelerator)
+        networks["control"] = load_exported(folder / "control" / "best", accelerator)
+    evaluation = None
     if training.val is not None:
-        label = result.get("control", {}).get("label", "")
-        result |= evidence.gather(
-            recipe, folder / "report", networks, training.val, splits.train.names, accelerator, label
-        )
+        evaluation = evaluate_networks(recipe, networks, training.val, accelerator, training.task.create_evaluator)
+    report.student = student_report(recipe, student, training.student)
+    report.teacher = teacher_report(recipe, training)
+    report.control = control_report(control)
+    report.hardware = hardware(accelerator)
+    if evaluation is not None:
+        add_metrics(report.student, "student", evaluation)
+        if report.teacher:
+            add_metrics(report.teacher, "teacher", evaluation)
     if accelerator.is_main_process:
-        report.close(folder, result)
+        write_report(folder, report, evaluation, splits.train.names, folder / "control")
         publisher.write_card(folder)
-        report.farewell(folder, result)
+        print_closing(folder, report)
     accelerator.wait_for_everyone()
-    return result
+    return report
+
+
+def write_report(
+    folder: Path, report: Report, evaluation: Evaluation | None, names: list[str] | None, control_run: Path
+) -> None:
+    """Write report.json and its pictures into the ``folder`` of a run; ``names`` are those of the classes.
+
+    ``control_run`` is the folder of the run that the report's control comes from, where it has one.
+    """
+    summaries = {f"student ({report.method})": folder / "summary.csv"}
+    if report.control:
+        summaries[report.control.label or "control"] = control_run / "summary.csv"
+    evidence = gather_evidence(report, summaries, evaluation, names)
+    report.write(folder)
+    draw_pictures(folder, evidence)
+
+
+def load_exported(path: Path, accelerator: Accelerator) -> nn.Module:
+    """The exported student, as anyone would load it."""
+    return timm.create_model(f"local-dir:{path}", pretrained=True).to(accelerator.device).eval()
+
+
+def student_report(recipe: Recipe, student: nn.Module, initial: nn.Module) -> NetworkReport:
+    """The student without metrics; ``initial`` is the network that was trained, which knows where it started."""
+    start = started_from(recipe, initial)
+    report = _describe(recipe.model, student)
+    report.method = recipe.kd_distill_type
+    report.start = Origin.from_json(start) if start else None
+    return report
+
+
+def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
+    """The teacher without metrics, and where its weights come from; None without one."""
+    if training.teacher is None or recipe.kd_model_name is None:
+        return None
+    model: Any = training.teacher.model
+    source = origin(recipe.kd_model_name, model, pretrained=not recipe.kd_teacher_checkpoint)
+    return NetworkReport.from_json(source | _describe(recipe.kd_model_name, model).to_json())
+
+
+def control_report(control: Report | None) -> NetworkReport | None:
+    """The student of a control run, as it stands in the report of another run."""
+    if control is None:
+        return None
+    network = copy.copy(control.student)
+    network.label = METHODS[control.method].student_label
+    return network
+
+
+def add_metrics(network: NetworkReport, name: str, evaluation: Evaluation) -> None:
+    """Add what ``evaluation`` measured of the network that it calls ``name``."""
+    metrics = evaluation.metrics[name]
+    network.loss, network.top1, network.top5 = metrics["loss"], metrics["top1"], metrics["top5"]
+    if name != "teacher" and "teacher" in evaluation.answers:
+        network.agreement = evaluation.agreement(name, "teacher")
+
+
+def _describe(name: str, model: Any) -> NetworkReport:
+    """Name and size; the name of a folder says little, so such a model goes by its architecture."""
+    parsed = ModelName.parse(name)
+    shown = model.pretrained_cfg.get("architecture", parsed.short) if parsed.source == "local-dir" else parsed.short
+    return NetworkReport(name=shown, parameters_m=round(sum(p.numel() for p in model.parameters()) / 1e6, 4))
 
 
 def push_so_far(
@@ -70,20 +131,22 @@ def push_so_far(
     """Push the best student of the first ``epoch`` epochs; the last epoch's goes with the report."""
     if epoch == num_epochs:
         return
-    student = best.metrics | report.describe(recipe.model, recipe.kd_distill_type, training.student)
-    told: dict[str, Any] = dict(
-        method=recipe.kd_distill_type, epochs=num_epochs, best_epoch=best.epoch, complete=False, student=student
+    report = Report(
+        method=recipe.kd_distill_type,
+        terms=term_weights(training.task),
+        views=recipe.dccd_views,
+        epochs=num_epochs,
+        best_epoch=best.epoch,
+        complete=False,
+        student=student_report(recipe, training.student, training.student),
+        teacher=teacher_report(recipe, training),
     )
-    if start := started_from(recipe, training.student):
-        student["start"] = start
-    if training.teacher is not None and recipe.kd_model_name:
-        teacher: Any = training.teacher.model
-        told["teacher"] = origin(recipe.kd_model_name, teacher, pretrained=not recipe.kd_teacher_checkpoint)
-        told["teacher"] |= report.describe(recipe.kd_model_name, None, teacher)
-    publisher.push_interim(folder, Report.from_json(told))
+    for name, value in best.metrics.items():
+        setattr(report.student, name, value)
+    publisher.push_interim(folder, report)
 
 
-def hardware(accelerator: Accelerator) -> dict[str, Any]:
-    """What a run ran on."""
+def hardware(accelerator: Accelerator) -> Hardware:
+    """What a run runs on."""
     precision = {"fp16": "amp float16", "bf16": "amp bfloat16"}.get(accelerator.mixed_precision, "float32")
-    return {"world": accelerator.num_processes, "device": accelerator.device.type, "precision": precision}
+    return Hardware(world=accelerator.num_processes, device=accelerator.device.type, precision=precision)

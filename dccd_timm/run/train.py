@@ -19,29 +19,32 @@ from dccd_timm.data.loader import TrainLoader
 from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.engine.loop import Start
 from dccd_timm.engine.loop import train as train_epochs
-from dccd_timm.engine.optim import build_scheduler, learning_rate, load_scheduler_state, scheduler_state
+from dccd_timm.engine.optim import build_scheduler, load_scheduler_state, scheduler_state
 from dccd_timm.engine.trackers import start_trackers, stop_trackers
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.launch.stop import StopSignals
-from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe
-from dccd_timm.report import console as report
-from dccd_timm.report import pictures
+from dccd_timm.report.console import start_block
+from dccd_timm.report.pictures import draw_views
+from dccd_timm.report.schema import Report
+from dccd_timm.report.summary import append_epoch
 from dccd_timm.run import state as checkpoint
 from dccd_timm.run.best import Best, choose_weights, is_better, validates_ema
-from dccd_timm.run.finish import finish, hardware, push_so_far
+from dccd_timm.run.facts import start_facts
+from dccd_timm.run.finish import finish, push_so_far
 from dccd_timm.run.folder import begin, lock, restarted, run_folder, unlock
 from dccd_timm.run.pieces import Splits, Training, build_training
 from dccd_timm.run.publisher import Publisher
+from dccd_timm.task.build import term_weights
 
 _logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, publisher: Publisher) -> dict[str, Any]:
-    """Train as the recipe says, its control run first if it names one; returns what report.json holds.
+def train(recipe: Recipe, publisher: Publisher) -> Report:
+    """Train as the recipe says, its control run first if it names one; returns its report.
 
     Raises:
         UserError: for every mistake of settings, data or surroundings.
@@ -58,7 +61,7 @@ def train(recipe: Recipe, publisher: Publisher) -> dict[str, Any]:
         place = run_folder(recipe, accelerator)
         control = None
         if recipe.dccd_control:
-            control = report.finished(place / "control") if recipe.resume or restarted() else None
+            control = Report.read(place / "control") if recipe.resume or restarted() else None
             if control is None:
                 settings = dataclasses.replace(
                     recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
@@ -80,9 +83,9 @@ def train_one(
     splits: Splits,
     folder: Path,
     accelerator: Accelerator,
-    control: dict[str, Any] | None,
+    control: Report | None,
     publisher: Publisher,
-) -> dict[str, Any]:
+) -> Report:
     """One training into ``folder``; ``control`` is the report of the run to compare with."""
     main = accelerator.is_main_process
     # a resumed run's folder is locked before anything is read; a new one is not made before all is well
@@ -95,7 +98,7 @@ def train_one(
     training = build_training(recipe, splits, accelerator, start.epoch, position)
     task, loader = training.task, training.loader
     scheduler, num_epochs = build_scheduler(training.optimizer, recipe, _updates_per_epoch(recipe, loader))
-    if start.epoch >= num_epochs and report.finished(folder):
+    if start.epoch >= num_epochs and Report.read(folder):
         raise UserError(f"{folder} is trained already, {start.epoch} of {num_epochs} epochs: raise --epochs to go on")
     set_seed(recipe.seed + start.epoch, device_specific=True)  # dropout differs between ranks
     if state:
@@ -110,9 +113,8 @@ def train_one(
         begin(folder, recipe)
         if not saved:
             normal, names = (training.data_config["mean"], training.data_config["std"]), splits.train.names
-            pictures.draw_views(folder / "report" / "views.png", first.views, first.target, *normal, names)
-        facts = _facts(recipe, splits, training, accelerator) | {"epochs": num_epochs, "folder": folder}
-        print(report.start_block(recipe, training.student, training.teacher, facts), flush=True)
+            draw_views(folder, first.views, first.target, *normal, names)
+        print(start_block(recipe, start_facts(recipe, splits, training, accelerator, num_epochs, folder)), flush=True)
     accelerator.wait_for_everyone()
     start_trackers(accelerator, recipe, folder)
 
@@ -158,7 +160,7 @@ def train_one(
             student: nn.Module = task.get_eval_model(ema=validates_ema(recipe))
             for word in ("last", "best") if better else ("last",):
                 checkpoint.export(student, folder / word, training.data_config, splits.train.names, note)
-            report.summarise(folder, progress, metrics, with_eval=training.val is not None)
+            append_epoch(folder, progress, metrics, with_eval=training.val is not None)
             if best and recipe.hub_interval and (progress.epoch + 1) % recipe.hub_interval == 0 and not progress.stop:
                 push_so_far(recipe, training, folder, best, progress.epoch + 1, num_epochs, publisher)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
@@ -171,16 +173,24 @@ def train_one(
     stop_trackers(accelerator)
     weights, best = choose_weights(recipe, splits, training, folder, accelerator, best, num_epochs - 1)
     images = recipe.batch_size * loader.batches_per_epoch * num_epochs * accelerator.num_processes
-    result = dict(
+    report = Report(
+        method=recipe.kd_distill_type,
+        terms=term_weights(task),
+        views=recipe.dccd_views,
         views_seen=images * recipe.dccd_views,
-        method=recipe.kd_distill_type, views=recipe.dccd_views, epochs=num_epochs, seconds=time.perf_counter() - began,
-        best_epoch=best.epoch if best else None, weights=weights, license=recipe.hub_license,
-        skipped_updates=skipped_updates, skipped_images=loader.skips.count, skipped_first=loader.skips.names[:20],
-    )  # fmt: skip
-    result = finish(recipe, splits, training, folder, accelerator, result, control, publisher)
+        epochs=num_epochs,
+        seconds=round(time.perf_counter() - began, 1),
+        best_epoch=best.epoch if best else None,
+        weights=weights,
+        license=recipe.hub_license,
+        skipped_updates=skipped_updates,
+        skipped_images=loader.skips.count,
+        skipped_first=loader.skips.names[:20],
+    )
+    report = finish(recipe, splits, training, folder, accelerator, report, control, publisher)
     if held:
         unlock(held)
-    return result
+    return report
 
 
 def _where(
@@ -217,23 +227,3 @@ def _validate(
 
 def _updates_per_epoch(recipe: Recipe, loader: TrainLoader) -> int:
     return loader.batches_per_epoch // recipe.grad_accum_steps
-
-
-def _facts(recipe: Recipe, splits: Splits, training: Training, accelerator: Accelerator) -> dict[str, Any]:
-    """What the start-up block says beside the recipe."""
-    return dict(
-        world=accelerator.num_processes, images=splits.train.num_samples, classes=training.student.num_classes,
-        input_size=training.data_config["input_size"], updates_per_epoch=_updates_per_epoch(recipe, training.loader),
-        lr=learning_rate(recipe, accelerator.num_processes), device=accelerator.device,
-        precision=hardware(accelerator)["precision"],
-        gmacs=_gmacs(training),
-    )  # fmt: skip
-
-
-def _gmacs(training: Training) -> dict[str, float | None]:
-    """Billions of multiply-accumulates of both networks for one image."""
-    size = tuple(training.data_config["input_size"])
-    costs = {"student": gmacs(training.student, size)}
-    if judge := training.teacher:
-        costs["teacher"] = gmacs(judge.model, (judge.in_chans, *(judge.own_input_size or size[1:])))
-    return costs

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from timm.task import ClassificationEvaluator
 from torch import nn
 
 from dccd_timm.data.build import build_eval_loader, open_split
-from dccd_timm.engine.evaluate import evaluate
+from dccd_timm.engine.evaluate import evaluate_together
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
@@ -66,9 +67,14 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
     split = open_split(recipe, options.split, is_training=False)
     rank, world = accelerator.process_index, accelerator.num_processes
     loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device, rank, world, detach_worker)
-    evaluators = [ClassificationEvaluator(device=accelerator.device) for _ in range(2)]
-    metrics = evaluate(runner, loader, accelerator, evaluators[0], judge, evaluators[1], options.channels_last)
-    assert metrics is not None  # nobody asked it to stop
+    networks = {"model": runner} if judge is None else {"model": runner, "teacher": judge}
+    create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)
+    evaluation = evaluate_together(networks, loader, accelerator, create_evaluator, options.channels_last)
+    assert evaluation is not None  # no signal stops it
+    metrics = evaluation.metrics["model"]
+    if judge is not None:
+        metrics |= {f"teacher_{name}": value for name, value in evaluation.metrics["teacher"].items()}
+        metrics["agreement"] = evaluation.agreement("model", "teacher")
     results = _results(options, metrics, parameters, config)
     if accelerator.is_main_process:
         _write(options, results)

@@ -72,6 +72,22 @@ def build_task(
         raise UserError(one_line(error)) from error
 
 
+def term_weights(task: TrainingTask) -> dict[str, float]:
+    """The weight of each loss term, by the term's name in the task's output."""
+    if isinstance(task, DCCDTask):
+        return {
+            "task_loss": task.task_loss_weight,
+            "kd_loss": task.distill_loss_weight,
+            "contrast_loss": task.contrast_loss_weight,
+            "difference_loss": task.difference_loss_weight,
+        }
+    weights = {"task_loss": getattr(task, "task_loss_weight", 1.0)}
+    if isinstance(task, LogitDistillationTask | FeatureDistillationTask | TokenDistillationTask):
+        name = "distill_loss" if isinstance(task, TokenDistillationTask) else "kd_loss"
+        weights[name] = task.distill_loss_weight
+    return weights
+
+
 def _dccd(
     recipe: Recipe, student: nn.Module, teacher: nn.Module, data_config: dict[str, Any], shared: dict[str, Any]
 ) -> DCCDTask:

@@ -201,7 +201,7 @@ def test_the_report_is_drawn_again_beside_another_run(pushed, teacher, client, t
     before = json.loads((run / "report" / "report.json").read_text())
     for picture in (run / "report").glob("*.png"):
         picture.unlink()
-    again = "from dccd_timm.report.console import main; main(words.split(' '))"
+    again = "from dccd_timm.cli import report_main; report_main(words.split(' '))"
     done = client.do(again, words=f"{run} --against {teacher.parent}")
     assert done.code == 0, done.text
     after = json.loads((run / "report" / "report.json").read_text())

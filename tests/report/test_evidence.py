@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from accelerate import Accelerator
 
-from dccd_timm.batch import Batch
-from dccd_timm.engine.evaluate import Seen, observe
-from dccd_timm.report.evidence import _answers
+from dccd_timm.engine.evaluate import Evaluation
+from dccd_timm.report.evidence import compare_answers, correlate, measure_redundancy
 from dccd_timm.report.redundancy import matched_correlation
 
 
@@ -35,35 +33,43 @@ def test_constant_channels_correlate_with_nothing():
     assert matrix.isfinite().all() and (matrix[:, 1] == 0).all() and (matrix[1].abs() < 1e-6).sum() >= 1
 
 
-def test_classes_pairs_and_outcomes(tmp_path):
+def test_classes_pairs_and_outcomes():
     target = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
     answers = {
         "student": torch.tensor([0, 0, 1, 1, 1, 0, 2, 0]),
         "teacher": torch.tensor([0, 0, 0, 1, 1, 0, 2, 1]),
         "control": torch.tensor([0, 1, 1, 1, 1, 1, 0, 0]),
     }
-    found = _answers(tmp_path, Seen(target, answers, {}), ["a", "b", "c"], "student without distillation")
-    assert [(r["name"], r["images"], r["student"], r["control"], r["change"]) for r in found["per_class"]] == [
+    found = compare_answers(Evaluation({}, target, answers, {}), ["a", "b", "c"], "student without distillation")
+    assert [(r.name, r.images, r.student, r.control, r.change) for r in found.per_class] == [
         ("a", 4, 50, 25, 25), ("b", 2, 50, 100, -50), ("c", 2, 50, 0, 50),
     ]  # fmt: skip
-    pairs = {(p["true"], p["answer"]): (p["student"], p["teacher"], p["control"]) for p in found["confused"]}
+    pairs = {(p.true, p.answer): (p.student, p.teacher, p.control) for p in found.confused}
     assert pairs == {("a", "b"): (50, 25, 75), ("b", "a"): (50, 50, 0), ("c", "a"): (50, 0, 100)}
-    assert found["agreement"] == 75
-    assert list(found["outcomes"].values()) == [50, 0, 12.5, 25, 12.5] and sum(found["outcomes"].values()) == 100
+    assert found.agreement == 75
+    assert found.reference == found.control == "student without distillation"
+    assert list(found.outcomes.values()) == [50, 0, 12.5, 25, 12.5] and sum(found.outcomes.values()) == 100
 
 
-@pytest.mark.parametrize("limit", [5, 100])
-def test_every_image_is_answered_once_and_the_first_give_features(limit):
-    import timm
+def test_a_student_without_teacher_and_control_is_compared_with_nothing():
+    target, answers = torch.tensor([0, 0, 1]), {"student": torch.tensor([0, 1, 1])}
+    found = compare_answers(Evaluation({}, target, answers, {}), None, "")
+    assert found.reference == "nothing" and found.agreement is None and found.outcomes == {}
+    assert [(r.name, r.student, r.teacher, r.change) for r in found.per_class] == [
+        ("class 0", 50, None, 50), ("class 1", 100, None, 100),
+    ]  # fmt: skip
 
+
+def test_redundancy_of_every_network_and_the_teachers_channels_in_the_student():
     torch.manual_seed(0)
-    images, target = torch.randn(12, 1, 3, 32, 32), torch.arange(12) % 4
-    model = timm.create_model("test_resnet", num_classes=4).eval()
-    batches = [Batch(images[k : k + 4], target[k : k + 4]) for k in (0, 4, 8)]
-    seen = observe({"student": model, "start": model}, batches, Accelerator(cpu=True), limit, features_only="start")
-    with torch.inference_mode():
-        assert torch.equal(seen.answers["student"], model(images[:, 0]).argmax(1))
-        pooled = model.forward_head(model.forward_features(images[:, 0]), pre_logits=True)[: min(limit, 12)]
-    assert torch.equal(seen.target, target) and set(seen.answers) == {"student"}
-    for word in ("student", "start"):
-        torch.testing.assert_close(seen.features[word], pooled)
+    teacher = torch.randn(400, 4)
+    features = {
+        "teacher": teacher,
+        "student": teacher @ torch.randn(4, 6),
+        "student before training": torch.randn(400, 6),
+    }
+    found = measure_redundancy(features, correlate(features))
+    assert (found.teacher.channels, found.student.channels, found.control) == (4, 6, None)
+    assert found.student.effective_rank < 4.001 < found.student_before_training.effective_rank
+    assert found.student_teacher.after > 0.95 > 0.4 > abs(found.student_teacher.before)
+    assert found.teacher.effective_rank == pytest.approx(4, abs=0.1)

@@ -1,0 +1,56 @@
+"""summary.csv: a row for each epoch, with timm's columns, every loss term and the speed."""
+
+import csv
+import logging
+from pathlib import Path
+
+from timm.utils import update_summary
+
+from dccd_timm.atomic import write_text
+from dccd_timm.batch import Progress
+
+_logger = logging.getLogger(__name__)
+
+_SPEED = "views_per_second"
+METRICS = ("loss", "top1", "top5")
+
+
+def append_epoch(folder: Path, progress: Progress, metrics: dict[str, float], with_eval: bool) -> None:
+    """Append an epoch's row to the summary.csv of a run's ``folder``, and log it.
+
+    The evaluation columns exist ``with_eval`` and are empty where ``metrics`` are, in epochs without validation.
+    """
+    path = folder / "summary.csv"
+    if path.exists():
+        _drop_rows_from(path, progress.epoch)
+    evaluated = {name: metrics.get(name, "") for name in METRICS} if with_eval else None
+    train = dict(progress.losses) | {_SPEED: round(progress.views_per_second, 1)}
+    update_summary(progress.epoch, train, evaluated, filename=str(path), lr=progress.lr, write_header=not path.exists())
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
+    top1 = f"  top-1 {metrics['top1']:.2f} %" if metrics else ""
+    _logger.info("epoch %d  %s  %.0f views/s%s", progress.epoch + 1, losses, progress.views_per_second, top1)
+
+
+def _drop_rows_from(path: Path, epoch: int) -> None:
+    """Drop the rows of ``epoch`` and later: an interrupted run wrote them after the state that was resumed."""
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) < epoch]
+    write_text(path, "\n".join([header, *kept]) + "\n")
+
+
+def read_summary(path: Path) -> list[dict[str, str]]:
+    """The rows of a summary.csv."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def loss_columns(rows: list[dict[str, str]]) -> dict[str, str]:
+    """Columns of the training loss and all its terms, with the names that people read."""
+    columns = [name for name in (rows[0] if rows else {}) if name.startswith("train_") and name != f"train_{_SPEED}"]
+    names = {column: readable_term(column.removeprefix("train_")) for column in columns}
+    return {column: "loss (weighted sum)" if name == "loss" else name for column, name in names.items()}
+
+
+def readable_term(name: str) -> str:
+    """A loss term's name as people read it: ``kd_loss`` is "kd loss"."""
+    return name.replace("_", " ")

@@ -1,0 +1,92 @@
+"""Draw the report of a finished run again, beside another run if wanted."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+from timm.data import resolve_input_data_config
+from timm.task import ClassificationEvaluator
+from torch import nn
+
+from dccd_timm.data.build import build_eval_loader, open_split
+from dccd_timm.engine.evaluate import Evaluation
+from dccd_timm.errors import UserError
+from dccd_timm.launch.accelerator import start_accelerator
+from dccd_timm.models.teacher import TimmTeacher, check_classes, load_teacher
+from dccd_timm.recipe import Recipe, load_recipe
+from dccd_timm.report.console import print_closing
+from dccd_timm.report.evidence import evaluate_networks
+from dccd_timm.report.schema import NetworkReport, Report
+from dccd_timm.run.finish import control_report, load_exported, write_report
+from dccd_timm.run.publisher import Publisher
+
+
+def redraw(folder: Path, against: Path | None, create_publisher: Callable[[Recipe], Publisher]) -> Report:
+    """Evaluate the exported student of the run in ``folder`` again, with its teacher and its control, or with the
+    student of the run ``against``; write redundancy, classes, pictures and card anew. Metrics stay as they are.
+
+    Raises:
+        UserError: for a folder without a finished run, or runs that cannot be compared.
+    """
+    report, recipe = _read_run(folder)
+    control_run = against or folder / "control"
+    if against is not None:
+        report.control = _other_student(recipe, folder, against)
+    elif control := Report.read(control_run):
+        report.control = control_report(control)
+    accelerator = start_accelerator(dataclasses.replace(recipe, log_with="none"))
+    evaluation, names = None, None
+    if recipe.val_split:
+        evaluation, names = _evaluate(recipe, folder, control_run if report.control else None, accelerator)
+        if report.control and "teacher" in evaluation.answers:
+            report.control.agreement = evaluation.agreement("control", "teacher")
+    write_report(folder, report, evaluation, names, control_run)
+    create_publisher(recipe).write_card(folder)
+    print_closing(folder, report)
+    return report
+
+
+def _read_run(folder: Path) -> tuple[Report, Recipe]:
+    """Report and settings of a finished run."""
+    report = Report.read(folder)
+    if report is None or not (folder / "best" / "config.json").is_file():
+        raise UserError(f"{folder} holds no finished run: it has no report/report.json or no best/")
+    return report, load_recipe(["-c", str(folder / "args.yaml")])
+
+
+def _other_student(recipe: Recipe, folder: Path, against: Path) -> NetworkReport:
+    """The student of another run as a control."""
+    other, theirs = _read_run(against)
+    if (theirs.dataset, theirs.data_dir, theirs.val_split) != (recipe.dataset, recipe.data_dir, recipe.val_split):
+        raise UserError(f"{folder} and {against} were evaluated on different data: they cannot be compared")
+    network = copy.copy(other.student)
+    network.label = f"{against.name} ({other.method})"
+    return network
+
+
+def _evaluate(
+    recipe: Recipe, folder: Path, control_run: Path | None, accelerator: Accelerator
+) -> tuple[Evaluation, list[str] | None]:
+    """Evaluate student, teacher and control on the validation split; the names of its classes too."""
+    student = load_exported(folder / "best", accelerator)
+    num_classes: int = student.num_classes  # type: ignore[assignment]
+    config = resolve_input_data_config(student)
+    others: dict[str, nn.Module] = {}
+    if recipe.kd_model_name:
+        others["teacher"] = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
+    if control_run:
+        others["control"] = load_exported(control_run / "best", accelerator)
+        check_classes(others["control"], num_classes, str(control_run))
+    networks = {"student": student}
+    for name, model in others.items():  # each adapts the images to the normalisation and size of its model
+        adapter = TimmTeacher(model, config["mean"], config["std"], config["input_size"])
+        networks[name] = adapter.to(accelerator.device)
+    split = open_split(recipe, recipe.val_split, is_training=False)
+    loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device)
+
+    def create_evaluator() -> ClassificationEvaluator:
+        return ClassificationEvaluator(device=accelerator.device)
+
+    return evaluate_networks(recipe, networks, loader, accelerator, create_evaluator), split.names
