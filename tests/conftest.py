@@ -28,7 +28,8 @@ torch.set_num_threads(1)
 def pytest_collection_modifyitems(items):
     for item in items:
         path = item.path.relative_to(ROOT / "tests")
-        if any(path.is_relative_to(part) for part in SLOW):
+        trains_a_teacher = "small" in item.fixturenames
+        if trains_a_teacher or any(path.is_relative_to(part) for part in SLOW):
             item.add_marker(pytest.mark.slow)
 
 
