@@ -4,79 +4,92 @@ import importlib
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, KwargsHandler
 from timm.layers import set_fast_norm
 
 from dccd_timm.errors import UserError
 from dccd_timm.launch.process import end_with_parent
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Recipe, Validation
 
 _CPU_LAUNCH = "torchrun --nproc-per-node N train.py ... starts N processes on CPUs"
 
 
-def start_accelerator(recipe: Recipe) -> Accelerator:
+def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     """The process's Accelerator, with timm's device settings made.
 
     Raises:
         UserError: for a precision or tracker that is not to be had here, a launch that would train N times alone, or
             one that splits the student itself over ranks.
     """
-    for module in recipe.device_modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--device-modules {module} cannot be imported: {error}") from error
-    _check_launch(recipe)
+    training = settings if isinstance(settings, Recipe) else None
+    _import_modules(settings.device_modules)
+    accumulated = training.grad_accum_steps if training else 1
+    _check_launch(accumulated)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
         end_with_parent(signal.SIGTERM)  # ranks would write states behind their launcher's back
-    cpu = recipe.device == "cpu" or not torch.accelerator.is_available()
-    precision = {"float16": "fp16", "bfloat16": "bf16"}[recipe.amp_dtype] if recipe.amp else None
+    cpu = settings.device == "cpu" or not torch.accelerator.is_available()
+    precision = {"float16": "fp16", "bfloat16": "bf16"}[settings.amp_dtype] if settings.amp else None
     if cpu and (precision or os.environ.get("ACCELERATE_MIXED_PRECISION")) == "fp16":
         raise UserError("float16 needs a GPU: use --amp-dtype bfloat16, or drop --amp")
-    if cpu and recipe.kd_teacher_dtype == "float16":
+    if cpu and training and training.kd_teacher_dtype == "float16":
         raise UserError("--kd-teacher-dtype float16 needs a GPU: use bfloat16 or float32")
-    # longer than the data may take to come, or ranks would give up one that waits for the Hub
-    timeout = timedelta(seconds=recipe.dist_timeout or recipe.data_timeout + 300)
-    if cpu or torch.cuda.is_available():
-        _join_again("gloo" if cpu else "nccl", timeout)
-    handlers: list[Any] = [
-        DistributedDataParallelKwargs(broadcast_buffers=not recipe.no_ddp_bb, gradient_as_bucket_view=True)
-    ]
-    if world > 1:  # a backend makes accelerate look for a group, even of one
-        handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
+    tracker = training.log_with if training and training.log_with != "none" else None
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision=precision,
-        gradient_accumulation_steps=recipe.grad_accum_steps,
-        log_with=None if recipe.log_with == "none" else recipe.log_with,
-        project_dir=recipe.output,
-        kwargs_handlers=handlers,
+        gradient_accumulation_steps=accumulated,
+        log_with=tracker,
+        project_dir=training.output if training else None,
+        kwargs_handlers=_group_of_ranks(settings, world, cpu),
     )
     if world != accelerator.num_processes:
         raise UserError(
             f"the launcher started {world} processes but accelerate sees {accelerator.num_processes}: use accelerate"
             " launch --multi_gpu, or torchrun --nproc-per-node"
         )
-    if recipe.log_with != "none" and not accelerator.log_with:
-        raise UserError(f"--log-with {recipe.log_with} needs its package: pip install {recipe.log_with}")
+    if tracker and not accelerator.log_with:
+        raise UserError(f"--log-with {tracker} needs its package: pip install {tracker}")
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    if recipe.fast_norm:
+    if settings.fast_norm:
         set_fast_norm()
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.WARNING)
     return accelerator
 
 
-def _check_launch(recipe: Recipe) -> None:
+def _import_modules(modules: Sequence[str]) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"--device-modules {module} cannot be imported: {error}") from error
+
+
+def _group_of_ranks(settings: Recipe | Validation, world: int, cpu: bool) -> list[KwargsHandler]:
+    """How the ranks meet and keep in step."""
+    # longer than the data may take to come, or ranks would give up one that waits for the Hub
+    timeout = timedelta(seconds=settings.dist_timeout or settings.data_timeout + 300)
+    if cpu or torch.cuda.is_available():
+        _join_again("gloo" if cpu else "nccl", timeout)
+    broadcasts = not (isinstance(settings, Recipe) and settings.no_ddp_bb)
+    handlers: list[KwargsHandler] = [
+        DistributedDataParallelKwargs(broadcast_buffers=broadcasts, gradient_as_bucket_view=True)
+    ]
+    if world > 1:  # a backend makes accelerate look for a group, even of one
+        handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
+    return handlers
+
+
+def _check_launch(accumulated: int) -> None:
     """Refuse what accelerate's launcher or configuration asks for and would not do, or not as asked."""
     on = {name for name, value in os.environ.items() if value.lower() in ("true", "1")}
     for switch, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
@@ -89,10 +102,10 @@ def _check_launch(recipe: Recipe) -> None:
     if "ACCELERATE_USE_CPU" in on and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise UserError(f"accelerate launch --cpu --num_processes N starts one process, whatever N: {_CPU_LAUNCH}")
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if steps not in ("1", str(recipe.grad_accum_steps)):
+    if steps not in ("1", str(accumulated)):
         raise UserError(
             f"accelerate is configured for gradient_accumulation_steps {steps}, the recipe says"
-            f" {recipe.grad_accum_steps}: give --grad-accum-steps {steps}, or drop it there"
+            f" {accumulated}: give --grad-accum-steps {steps}, or drop it there"
         )
 
 

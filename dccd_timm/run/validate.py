@@ -33,8 +33,8 @@ def validate(options: Validation) -> dict[str, Any]:
     Raises:
         UserError: for every mistake of settings, data or weights.
     """
-    accelerator = start_accelerator(options.as_recipe())
-    with all_together(lambda error: explain(error, options.as_recipe(), Path(options.results_file or "."))):
+    accelerator = start_accelerator(options)
+    with all_together(lambda error: explain(error, options, Path(options.results_file or "."))):
         return _validate(options, accelerator)
 
 
