@@ -28,9 +28,11 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_loader, create_transform
 
-from dccd_timm.data.build import build_train_loader, open_split
+from dccd_timm.data.build import Rank, build_train_loader
+from dccd_timm.data.decode import decode
 from dccd_timm.data.fast import FastViews, decode_pixels
-from dccd_timm.data.views import MultiViewTransform, decode
+from dccd_timm.data.sources import open_split
+from dccd_timm.data.views import MultiViewTransform
 from dccd_timm.recipe import load_recipe
 
 CONFIG = dict(input_size=(3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bicubic",
@@ -104,7 +106,8 @@ def ours(folder: Path, batch: int, workers: int, *flags: str) -> Iterator[Any]:
     """This package's loader."""
     words = ["--dataset", f"hfids/{folder}", "-b", str(batch), "-j", str(workers), "--dccd-views", "2"]
     recipe = load_recipe([*words, "--kd-distill-type", "none", *flags])
-    loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 1000, torch.device("cpu"))
+    source = open_split(recipe, "train", True, None)
+    loader = build_train_loader(recipe, source, CONFIG, 1000, Rank(torch.device("cpu")))
     return iter(loader.loader)
 
 

@@ -15,8 +15,8 @@ class Batch:
     """One loader batch, sample-first, so that no slice of axis 0 can separate the views of an image.
 
     ``views`` [B, V, C, H, W], ``target`` [B] class indices or [B, K] soft targets. ``skipped`` names what could not be
-    read, with a number of images each; ``fatal`` is a problem that has to stop the run. ``place`` is where loader
-    worker ``worker`` stands behind this batch.
+    read, with a number of images each; ``fatal`` is a problem that has to stop the run. ``position`` is where
+    loader worker ``worker`` stands after this batch.
     """
 
     views: Tensor
@@ -24,7 +24,7 @@ class Batch:
     skipped: list[tuple[str, int]] = field(default_factory=list)
     fatal: str | None = None
     worker: int = 0
-    place: dict[str, int] | None = None
+    position: dict[str, int] | None = None
 
     @classmethod
     def empty(cls, skipped: list[tuple[str, int]] | None = None, fatal: str | None = None) -> Self:

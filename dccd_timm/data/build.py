@@ -3,23 +3,22 @@
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
-from torch.utils.data import DataLoader
 
-from dccd_timm.data.decode import Collate, Reader, SkipCounter
-from dccd_timm.data.device import ViewPreparer
-from dccd_timm.data.fast import FastViews
-from dccd_timm.data.loader import AnySource, EpochSampler, EvalLoader, MapViews, TimmStreamViews, TrainLoader
-from dccd_timm.data.sources.hfids import StreamSource, open_stream
-from dccd_timm.data.sources.timm_readers import MapSource, TimmStreamSource, image_mode, open_timm
-from dccd_timm.data.stream import Place, StreamBatches
-from dccd_timm.data.views import erased_views, eval_view, train_views
+from dccd_timm.data.collate import Collate, SkipCounter
+from dccd_timm.data.decode import Reader, decode, image_mode
+from dccd_timm.data.device import Erasing, Mixing, NearCopies, ViewPreparer
+from dccd_timm.data.fast import FastViews, decode_pixels
+from dccd_timm.data.loader import EvalLoader, TrainLoader, TrainPosition
+from dccd_timm.data.sources.base import LoaderOptions, Reading, Source, TrainOrder
+from dccd_timm.data.views import DataConfig, erased_views, eval_view, train_views
 from dccd_timm.errors import UserError
-from dccd_timm.recipe import Recipe, plan_views
+from dccd_timm.recipe import Images, Recipe, plan_views
 
 _logger = logging.getLogger(__name__)
 
@@ -27,140 +26,129 @@ _logger = logging.getLogger(__name__)
 _GRACE = 60.0
 
 
-def open_split(recipe: Recipe, split: str, is_training: bool) -> AnySource:
-    """Open one split of the recipe's data set.
+@dataclass(frozen=True)
+class Rank:
+    """The process that a loader is for: its device, its number among all, and what its loader workers do first.
 
-    Raises:
-        UserError: missing or empty folder, unknown split or column, unreadable data set; one line with the mend.
+    ``worker_init_fn`` is torch's: each loader worker calls it with its number when it starts.
     """
-    if recipe.dataset.startswith("hfids/"):
-        return open_stream(recipe, split, is_training)
-    return open_timm(recipe, split, is_training)
 
-
-def mixing(recipe: Recipe) -> bool:
-    """Whether batches are mixed, so that targets are soft."""
-    return recipe.mixup > 0 or recipe.cutmix > 0 or recipe.cutmix_minmax is not None
+    device: torch.device
+    number: int = 0
+    world: int = 1
+    worker_init_fn: Callable[[int], None] | None = None
 
 
 def build_train_loader(
     recipe: Recipe,
-    source: AnySource,
-    data_config: dict[str, Any],
+    source: Source,
+    data_config: DataConfig,
     num_classes: int,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
+    rank: Rank,
     start_epoch: int = 0,
     state: dict[str, Any] | None = None,
-    worker_init_fn: Callable[[int], None] | None = None,
 ) -> TrainLoader:
-    """Endless training batches for one rank; ``state`` of an earlier loader makes it go on exactly there.
-
-    ``worker_init_fn`` is torch's: each loader worker calls it with its number when it starts.
+    """Endless training batches for one rank; with the ``state`` of an earlier loader it resumes exactly there.
 
     Raises:
         UserError: when the data set is smaller than one update's images.
     """
-    batches = _batches_per_epoch(recipe, source, world)
-    views = train_views(recipe, data_config)
-    reader = Reader(views if recipe.pil_views else FastViews(views.transforms), image_mode(recipe), recipe.seed)
-    workers = _useful_workers(recipe.workers, source, world)
-    options, collate = _loader_options(recipe, workers, device, worker_init_fn), Collate(num_classes)
-    layout: dict[str, int] = dict(
-        world=world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
+    batches = _batches_per_epoch(recipe, source, rank.world)
+    reading = _train_reading(recipe, source, data_config, num_classes, rank)
+    layout = dict(
+        world=rank.world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
     )
-    if isinstance(source, StreamSource):
-        layout |= dict(workers=workers, shards=source.num_shards)
-    state = _fitting(state, layout)
-    given = state["given"] if state else start_epoch * batches
-    position: dict[str, Any] = (
-        {"turn": state["turn"], "places": state["places"]} if state else {"turn": 0, "places": {}}
-    )
-    loader: DataLoader[Any]
-    if isinstance(source, MapSource):
-        sampler = EpochSampler(source.num_samples, recipe.batch_size, batches, recipe.seed, rank, world, given)
-        images = MapViews(source, reader, skips_to_next=True)
-        loader = DataLoader(images, batch_sampler=sampler, collate_fn=collate, **options)
-    elif isinstance(source, TimmStreamSource):
-        source.dataset.set_loader_cfg(num_workers=workers)
-        stream = TimmStreamViews(source, reader, start_epoch)
-        loader = DataLoader(stream, batch_size=recipe.batch_size, drop_last=True, collate_fn=collate, **options)
-    else:
-        places = {int(worker): Place(**place) for worker, place in position["places"].items()}
-        batches_of = StreamBatches(
-            source, reader, collate, recipe.batch_size, rank, world, recipe.data_timeout, start_epoch, places,
-            position["turn"],
-        )  # fmt: skip
-        loader = DataLoader(batches_of, batch_size=None, **options)
+    layout |= source.layout(reading.options.num_workers)
+    position = _fitting(state, layout) or TrainPosition(layout, given=start_epoch * batches)
+    order = TrainOrder(recipe.seed, batches, position.given, position.stream_start(start_epoch))
+    loader = source.train_loader(reading, order)
+    prepare = _train_preparer(recipe, data_config, num_classes, rank)
+    return TrainLoader(source, loader, batches, prepare, _skip_counter(recipe), position, num_classes)
 
+
+def build_eval_loader(
+    images: Images,
+    source: Source,
+    data_config: DataConfig,
+    num_classes: int,
+    rank: Rank,
+    batch_size: int | None = None,
+) -> EvalLoader:
+    """Each image of a split once, over all ranks; ``batch_size`` is ``images``' own where it is None."""
+    batch_size = batch_size or images.batch_size
+    reader = Reader(decode, eval_view(images, data_config), image_mode(images), seed=None)
+    reading = _reading(images, source, reader, num_classes, batch_size, rank)
+    prepare = ViewPreparer(rank.device, data_config["mean"], data_config["std"])
+    return EvalLoader(source, source.eval_loader(reading), batch_size, prepare, _skip_counter(images))
+
+
+def _train_reading(recipe: Recipe, source: Source, data_config: DataConfig, num_classes: int, rank: Rank) -> Reading:
+    views, mode = train_views(recipe, data_config), image_mode(recipe)
+    if recipe.pil_views:
+        reader = Reader(decode, views, mode, recipe.seed)
+    else:
+        reader = Reader(decode_pixels, FastViews(views.transforms), mode, recipe.seed)
+    return _reading(recipe, source, reader, num_classes, recipe.batch_size, rank)
+
+
+def _reading(images: Images, source: Source, reader: Reader, num_classes: int, batch_size: int, rank: Rank) -> Reading:
+    workers = source.fit_workers(images.workers, rank.world)
+    options = LoaderOptions(
+        num_workers=workers,
+        # a worker that is stuck would hold up the run for ever; one that waits for a Hub says so before that
+        timeout=images.data_timeout + _GRACE if workers else 0,
+        pin_memory=images.pin_mem and rank.device.type == "cuda",
+        worker_init_fn=rank.worker_init_fn,
+        # its own generator: making an iterator draws a seed, which must not move the global one
+        generator=torch.Generator().manual_seed(images.seed),
+    )
+    return Reading(reader, Collate(num_classes), batch_size, rank.number, rank.world, images.data_timeout, options)
+
+
+def _train_preparer(recipe: Recipe, data_config: DataConfig, num_classes: int, rank: Rank) -> ViewPreparer:
+    """What training does on the device: erasing, near copies, mixing.
+
+    Raises:
+        UserError: when near copies would be moved out of the image.
+    """
     erasing = None
     if recipe.reprob > 0 and not recipe.no_aug and not recipe.no_prefetcher:
-        erasing = RandomErasing(recipe.reprob, mode=recipe.remode, max_count=recipe.recount, device=device)
-    mixup = None
-    if mixing(recipe):
+        erase = RandomErasing(recipe.reprob, mode=recipe.remode, max_count=recipe.recount, device=rank.device)
+        erasing = Erasing(erase, erased_views(recipe))
+    mixing = None
+    if recipe.mixes:
         mixup = Mixup(
             mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, cutmix_minmax=recipe.cutmix_minmax,
             prob=recipe.mixup_prob, switch_prob=recipe.mixup_switch_prob, mode=recipe.mixup_mode,
             label_smoothing=recipe.smoothing, num_classes=num_classes,
         )  # fmt: skip
+        mixing = Mixing(mixup, recipe.mixup_off_epoch)
+    size = data_config["input_size"][1:]
     shift = recipe.dccd_near_shift
     if shift is None:
-        shift = max(1, round(0.02 * max(data_config["input_size"][1:])))
-    if shift >= min(data_config["input_size"][1:]):
-        raise UserError(f"--dccd-near-shift {shift} moves images of {data_config['input_size'][1:]} out of themselves")
-    prepare = ViewPreparer(
-        device, data_config["mean"], data_config["std"], plan_views(recipe.dccd_view_aug, recipe.dccd_views),
-        (shift, recipe.dccd_near_noise), erasing, erased_views(recipe), mixup, recipe.mixup_off_epoch,
-        (recipe.seed, rank),
-    )  # fmt: skip
-    return TrainLoader(source, loader, batches, prepare, _skips(recipe), layout, given, position)
+        shift = max(1, round(0.02 * max(size)))
+    if shift >= min(size):
+        raise UserError(f"--dccd-near-shift {shift} moves images of {size} out of themselves")
+    copies = NearCopies(plan_views(recipe.dccd_view_aug, recipe.dccd_views), shift, recipe.dccd_near_noise)
+    return ViewPreparer(
+        rank.device, data_config["mean"], data_config["std"], erasing, copies, mixing, (recipe.seed, rank.number)
+    )
 
 
-def build_eval_loader(
-    recipe: Recipe,
-    source: AnySource,
-    data_config: dict[str, Any],
-    num_classes: int,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
-    worker_init_fn: Callable[[int], None] | None = None,
-) -> EvalLoader:
-    """Each image of a split once, over all ranks; ``worker_init_fn`` is torch's."""
-    reader = Reader(eval_view(recipe, data_config), image_mode(recipe), None)
-    options = _loader_options(recipe, _useful_workers(recipe.workers, source, world), device, worker_init_fn)
-    batch_size, collate = recipe.validation_batch_size or recipe.batch_size, Collate(num_classes)
-    loader: DataLoader[Any]
-    if isinstance(source, MapSource):
-        images = MapViews(source, reader, skips_to_next=False)
-        part = [(0, index) for index in range(rank, source.num_samples, world)]
-        loader = DataLoader(images, batch_size=batch_size, sampler=part, collate_fn=collate, **options)
-    elif isinstance(source, TimmStreamSource):
-        source.dataset.set_loader_cfg(num_workers=options["num_workers"])
-        views = TimmStreamViews(source, reader)
-        loader = DataLoader(views, batch_size=batch_size, collate_fn=collate, **options)
-    else:
-        stream = StreamBatches(source, reader, collate, batch_size, rank, world, recipe.data_timeout)
-        loader = DataLoader(stream, batch_size=None, **options)
-    prepare = ViewPreparer(device, data_config["mean"], data_config["std"])
-    return EvalLoader(source, loader, batch_size, prepare, _skips(recipe))
+def _skip_counter(images: Images) -> SkipCounter:
+    return SkipCounter(images.max_data_errors if images.data_errors == "skip" else None)
 
 
-def _skips(recipe: Recipe) -> SkipCounter:
-    return SkipCounter(recipe.max_data_errors if recipe.data_errors == "skip" else None)
-
-
-def _fitting(state: dict[str, Any] | None, layout: dict[str, Any]) -> dict[str, Any] | None:
+def _fitting(state: dict[str, Any] | None, layout: dict[str, int]) -> TrainPosition | None:
     """A saved position, unless it was saved under another layout."""
     if state is None or state["layout"] == layout:
-        return state
+        return TrainPosition.load(state) if state else None
     changed = [f"{k} {state['layout'].get(k)} -> {v}" for k, v in layout.items() if state["layout"].get(k) != v]
     _logger.warning("the order of the data cannot go on exactly (%s): it starts at this epoch anew", ", ".join(changed))
     return None
 
 
-def _batches_per_epoch(recipe: Recipe, source: AnySource, world: int) -> int:
+def _batches_per_epoch(recipe: Recipe, source: Source, world: int) -> int:
     """Loader batches of one epoch: whole updates only, so that no update is short."""
     if recipe.train_batches_per_epoch:
         batches = recipe.train_batches_per_epoch
@@ -178,31 +166,3 @@ def _batches_per_epoch(recipe: Recipe, source: AnySource, world: int) -> int:
             f" {recipe.grad_accum_steps} accumulated), the training split has {source.num_samples}: lower --batch-size"
         )
     return updates * recipe.grad_accum_steps
-
-
-def _useful_workers(workers: int, source: AnySource, world: int) -> int:
-    """Loader workers for this source: a stream is read in workers only, and each of them needs a shard."""
-    if not isinstance(source, StreamSource):
-        return workers
-    wanted = max(workers, 1)
-    source.for_readers(wanted * world)
-    useful = min(wanted, max(1, source.num_shards // world))
-    if source.num_shards < world:  # every rank reads all shards and keeps its part of the rows
-        useful = min(wanted, source.num_shards)
-    if useful < wanted:
-        _logger.info("%d loader workers instead of %d: the stream has %d shards", useful, wanted, source.num_shards)
-    return useful
-
-
-def _loader_options(
-    recipe: Recipe, workers: int, device: torch.device, worker_init_fn: Callable[[int], None] | None
-) -> dict[str, Any]:
-    return dict(
-        num_workers=workers,
-        # a worker that is stuck would hold up the run for ever; one that waits for a Hub says so before that
-        timeout=recipe.data_timeout + _GRACE if workers else 0,
-        pin_memory=recipe.pin_mem and device.type == "cuda",
-        worker_init_fn=worker_init_fn,
-        # its own generator: making an iterator draws a seed, which must not move the global one
-        generator=torch.Generator().manual_seed(recipe.seed),
-    )

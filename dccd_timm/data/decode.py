@@ -1,21 +1,90 @@
-"""One image's views, and batches of them: decoding, augmentation, and what becomes of an image that cannot be read."""
+"""Encoded images and how they are decoded; records of a source and the samples that they become."""
 
-import logging
-from collections.abc import Callable
+import contextlib
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, BinaryIO, Self
 
-import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import default_collate
 
-from dccd_timm.batch import Batch
-from dccd_timm.data.fast import FastViews, decode_pixels
-from dccd_timm.data.sources.timm_readers import Record
-from dccd_timm.data.views import MultiViewTransform, decode, seeded
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.data.seeds import seeded
+from dccd_timm.errors import one_line
+from dccd_timm.recipe import Images
 
-_logger = logging.getLogger(__name__)
+# What sources give as an image: bytes, a path, a datasets record of both, an open file, a PIL image, or nothing.
+Encoded = bytes | str | dict[str, bytes | str | None] | BinaryIO | Image.Image | None
+
+# PIL registers its decoders at the first open: done here once, forked workers share them.
+Image.preinit()
+
+
+def image_mode(images: Images) -> str:
+    """PIL mode that images are converted to: grey for one channel, RGB otherwise."""
+    return images.input_img_mode or ("L" if images.in_chans == 1 else "RGB")
+
+
+def encoded(image: Encoded) -> bytes | Image.Image:
+    """The bytes of a datasets record, an open file or a path; bytes and PIL images as they are.
+
+    Raises:
+        OSError: when there are none.
+    """
+    if isinstance(image, dict):
+        image = image["path"] if image.get("bytes") is None else image["bytes"]
+    if isinstance(image, str):
+        image = Path(image).read_bytes()
+    elif image is not None and not isinstance(image, bytes) and hasattr(image, "read"):
+        with image:
+            image = image.read()
+    if image is None or image == b"":
+        raise OSError("no image in this record")
+    return image
+
+
+def decode(image: Encoded, mode: str) -> Image.Image:
+    """A PIL image in ``mode`` from bytes, a datasets record, an open file, a path or a PIL image.
+
+    Raises:
+        OSError: when it cannot be decoded.
+    """
+    data = encoded(image)
+    if isinstance(data, Image.Image):
+        return data.convert(mode)
+    with readable(data) as opened:
+        opened.load()
+        return opened if opened.mode == mode else opened.convert(mode)
+
+
+@contextlib.contextmanager
+def readable(data: bytes) -> Iterator[Image.Image]:
+    """A PIL image, opened and not yet decoded; whatever goes wrong inside becomes an OSError that names its cause."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            yield opened
+    except UnidentifiedImageError as error:
+        raise OSError("not an image") from error
+    except OSError:
+        raise
+    except Exception as error:  # PIL's plugins raise many kinds on bytes that are no image
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+@dataclass
+class Record:
+    """One undecoded image with its class index and its name in messages."""
+
+    image: Encoded
+    target: int | None
+    name: str
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the undecoded image in bytes, as far as it is in memory."""
+        data = self.image.get("bytes") if isinstance(self.image, dict) else self.image
+        return len(data) if isinstance(data, bytes) else 0
 
 
 @dataclass
@@ -28,25 +97,31 @@ class Sample:
 
     @classmethod
     def skipping(cls, name: str, error: BaseException, images: int = 1) -> Self:
-        """What stands in the place of so many images that cannot be read."""
+        """The sample that stands for this number of images that cannot be read."""
         return cls(None, -1, [(f"{name} ({one_line(error, 160)})", images)])
 
 
 class Reader:
-    """Decodes and augments records.
+    """Turns records into samples: decodes an image once and draws its views.
 
     Args:
-        transform: the views.
+        decode: :func:`decode`, or another function of the same arguments whose result ``transform`` takes.
+        transform: from a decoded image to its views [C, H, W].
         mode: PIL mode to decode to.
-        seed: augmentations are drawn from it and the image's place; None draws nothing, for evaluation.
+        seed: augmentations are drawn from it and the image's position; None draws nothing, for evaluation.
     """
 
-    def __init__(self, transform: MultiViewTransform, mode: str, seed: int | None) -> None:
-        self.transform, self.mode, self.seed = transform, mode, seed
-        self.decode: Callable[[Any, str], Any] = decode_pixels if isinstance(transform, FastViews) else decode
+    def __init__(
+        self,
+        decode: Callable[[Encoded, str], object],
+        transform: Callable[[Any], tuple[Tensor, ...]],
+        mode: str,
+        seed: int | None,
+    ) -> None:
+        self.decode, self.transform, self.mode, self.seed = decode, transform, mode, seed
 
-    def sample(self, record: Record, *place: int) -> Sample:
-        """Views of a record, or its name as skipped."""
+    def sample(self, record: Record, *position: int) -> Sample:
+        """The sample of a record at this position of the split; a record that cannot be decoded is skipped."""
         try:
             if record.target is None:
                 raise OSError("no class")
@@ -55,68 +130,5 @@ class Reader:
             return Sample.skipping(record.name, error)
         if self.seed is None:
             return Sample(self.transform(image), int(record.target))
-        with seeded(self.seed, *place):
+        with seeded(self.seed, *position):
             return Sample(self.transform(image), int(record.target))
-
-
-class Collate:
-    """Samples to a Batch; checks class indices where the data is read."""
-
-    def __init__(self, num_classes: int | None) -> None:
-        self.num_classes = num_classes
-
-    def __call__(self, samples: list[Sample]) -> Batch:
-        """A batch of the samples that could be read."""
-        skipped = [skip for sample in samples for skip in sample.skipped]
-        read = [(sample.views, sample.target) for sample in samples if sample.views is not None]
-        if not read:
-            return Batch.empty(skipped)
-        views, targets = zip(*read, strict=True)
-        fatal = None
-        if self.num_classes and not all(0 <= t < self.num_classes for t in targets):
-            wrong = next(t for t in targets if not 0 <= t < self.num_classes)
-            fatal = f"class index {wrong} is outside 0 ... {self.num_classes - 1}: set --num-classes or --class-map"
-        # flat, and by default_collate: in a worker it writes into shared memory at once
-        flat = default_collate([view for image in views for view in image])
-        return Batch(flat.unflatten(0, (len(views), -1)), torch.tensor(targets), skipped, fatal)
-
-
-class SkipCounter:
-    """Counts images that could not be read, each once, names the first ones in the log, and stops at a limit.
-
-    Args:
-        limit: images that may be skipped; None stops at the first.
-    """
-
-    def __init__(self, limit: int | None) -> None:
-        self.limit, self.images = limit, dict[str, int]()
-
-    @property
-    def count(self) -> int:
-        """Images skipped so far."""
-        return sum(self.images.values())
-
-    @property
-    def names(self) -> list[str]:
-        """What was skipped, with the reason, in the order it was met."""
-        return list(self.images)
-
-    def check(self, batch: Batch) -> None:
-        """Take note of a batch.
-
-        Raises:
-            UserError: past the limit, or for a problem that cannot be skipped.
-        """
-        if batch.fatal:
-            raise UserError(batch.fatal)
-        for name, count in batch.skipped:
-            if self.limit is None:
-                raise UserError(f"unreadable image or shard: {name}; mend it, or skip it with --data-errors skip")
-            if name not in self.images and len(self.images) < 10:
-                _logger.warning("skipped unreadable image %d: %s", self.count + 1, name)
-            self.images[name] = count
-        if self.limit is not None and self.count > self.limit:
-            raise UserError(
-                f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
-                f" {self.names[0]}"
-            )

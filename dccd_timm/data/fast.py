@@ -7,11 +7,13 @@ among them, get the Pillow image that they expect.
 import contextlib
 import random
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int16, UInt8
 from PIL import Image
 from timm.data.transforms import MaybePILToTensor, RandomResizedCropAndInterpolation
 from torch import Tensor
@@ -19,22 +21,26 @@ from torch.nn import functional as F
 from torchvision.io import decode_jpeg
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomHorizontalFlip, RandomVerticalFlip
 
-from dccd_timm.data.views import MultiViewTransform, PaddedCrop, decode, encoded, readable
+from dccd_timm.data.decode import Encoded, decode, encoded, readable
+from dccd_timm.data.views import MultiViewTransform, PaddedCrop, Pixels
 
-# The bytes of a record are read-only, and nobody writes to them.
+# The bytes of a record are read-only, and nothing writes to them.
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
 _MODES = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.BICUBIC: "bicubic"}
 
+Rows = UInt8[Tensor, "height width channels"]
+Planes = UInt8[Tensor, "channels height width"]
 
-class Pixels(NamedTuple):
+
+class DecodedImage(NamedTuple):
     """A decoded image: something of its size, and its pixels [H, W, C]."""
 
     image: Image.Image
     rows: Tensor
 
 
-def decode_pixels(data: Any, mode: str) -> Pixels:
-    """As :func:`dccd_timm.data.views.decode`, for :class:`FastViews`; RGB JPEGs by torchvision, which gives the same.
+def decode_pixels(data: Encoded, mode: str) -> DecodedImage:
+    """As :func:`dccd_timm.data.decode.decode`, for :class:`FastViews`; RGB JPEGs by torchvision, which gives the same.
 
     Raises:
         OSError: when it cannot be decoded.
@@ -43,53 +49,59 @@ def decode_pixels(data: Any, mode: str) -> Pixels:
     if isinstance(data, bytes) and mode == "RGB":
         with readable(data) as opened:
             if opened.format == "JPEG" and opened.mode == "RGB":
-                # what libjpeg balks at, Pillow may still read, or say why not
+                # what libjpeg refuses, Pillow may still read, or say why not
                 with contextlib.suppress(RuntimeError):
-                    return Pixels(opened, decode_jpeg(torch.frombuffer(data, dtype=torch.uint8)).permute(1, 2, 0))
+                    pixels = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
+                    return DecodedImage(opened, pixels.permute(1, 2, 0))
     image = decode(data, mode)
-    return Pixels(image, _rows(image))
+    return DecodedImage(image, _rows(image))
 
 
-def _rows(image: Image.Image) -> Tensor:
+def _rows(image: Image.Image) -> Rows:
     return torch.from_numpy(np.array(image)).reshape(image.height, image.width, -1)
 
 
 class FastViews(MultiViewTransform):
     """Views of one image as timm's transforms draw them from Pillow images: same draws, faster kernels."""
 
-    def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
+    def __init__(self, transforms: Sequence[Callable[[Image.Image], Pixels]]) -> None:
         super().__init__(transforms)
-        self.steps = [_faster(transform) for transform in self.transforms]
+        self.fast = [_fast_view(transform) for transform in self.transforms]
 
-    def __call__(self, image: "Image.Image | Pixels") -> tuple[Tensor, ...]:
-        """Views of a PIL image, or of what :func:`decode_pixels` gave."""
-        pixels = image if isinstance(image, Pixels) else Pixels(image, _rows(image))
-        return tuple(self._view(steps, *pixels) for steps in self.steps)
+    def __call__(self, image: Image.Image | DecodedImage) -> tuple[Pixels, ...]:
+        """Views [C, H, W] of a PIL image, or of what :func:`decode_pixels` gave."""
+        decoded = image if isinstance(image, DecodedImage) else DecodedImage(image, _rows(image))
+        return tuple(view(decoded) for view in self.fast)
 
-    def _view(self, steps: list[Any], image: Any, rows: Tensor) -> Any:
-        value: Any = image
-        for step in steps:
-            if isinstance(step, _Crop):
-                value = step(image, rows)
-            else:
-                value = step(value)
+
+class _FastView:
+    """One view: a crop of all pixels, then steps on what it gives; or a transform of timm's from the Pillow image."""
+
+    def __init__(self, crop: "_Crop | None", steps: list[Callable[[Any], Any]]) -> None:
+        self.crop, self.steps = crop, steps
+
+    def __call__(self, decoded: DecodedImage) -> Pixels:
+        value = self.crop(*decoded) if self.crop else decoded.image
+        for step in self.steps:
+            value = step(value)
+        assert isinstance(value, Tensor)
         return value
 
 
-class _Step:
-    """A step on uint8 pixels [C, H, W]."""
+class _Crop(ABC):
+    """A crop of all pixels to the size of the input."""
 
-    def __init__(self, step: Any) -> None:
+    @abstractmethod
+    def __call__(self, image: Image.Image, rows: Rows) -> Planes: ...
+
+
+class _ResizedCrop(_Crop):
+    """Random crop and resize."""
+
+    def __init__(self, step: RandomResizedCropAndInterpolation) -> None:
         self.step = step
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class _Crop(_Step):
-    """Random crop and resize, from all pixels as rows [H, W, C]."""
-
-    def __call__(self, image: Image.Image, rows: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, image: Image.Image, rows: Rows) -> Planes:
         top, left, height, width = self.step.get_params(image, self.step.scale, self.step.ratio)
         modes = self.step.interpolation
         mode = random.choice(modes) if isinstance(modes, (tuple, list)) else modes
@@ -101,7 +113,10 @@ class _Crop(_Step):
 class _PaddedCrop(_Crop):
     """Crop out of the padded image."""
 
-    def __call__(self, image: Image.Image, rows: Tensor) -> Tensor:  # type: ignore[override]
+    def __init__(self, step: PaddedCrop) -> None:
+        self.step = step
+
+    def __call__(self, image: Image.Image, rows: Rows) -> Planes:
         height, width = self.step.size
         if rows.shape[:2] != (height, width):
             rows = _rows(self.step.resize(image))
@@ -110,18 +125,23 @@ class _PaddedCrop(_Crop):
         return padded[:, top : top + height, left : left + width].contiguous()
 
 
-class _Flip(_Step):
+class _Flip:
     """Random flip."""
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        axis = -1 if isinstance(self.step, RandomHorizontalFlip) else -2
-        return pixels.flip(axis) if torch.rand(1) < self.step.p else pixels
+    def __init__(self, probability: float, axis: int) -> None:
+        self.probability, self.axis = probability, axis
+
+    def __call__(self, pixels: Planes) -> Planes:
+        return pixels.flip(self.axis) if torch.rand(1) < self.probability else pixels
 
 
-class _Jitter(_Step):
+class _Jitter:
     """Brightness, contrast and saturation in whole numbers of 16 bits, each rounded down and cut off as in Pillow."""
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __init__(self, step: ColorJitter) -> None:
+        self.step = step
+
+    def __call__(self, pixels: Planes) -> Planes:
         step = self.step
         order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
         colour = len(pixels) == 3
@@ -131,15 +151,17 @@ class _Jitter(_Step):
             if factor is None or (name == 2 and not colour):
                 continue
             if name == 0:
-                _away_(values, 0, factor)
+                _scale_around_(values, 0, factor)
             else:  # from the mean grey, or from each pixel's own
                 grey = _grey(values) if colour else values
-                _away_(values, int(grey.float().mean() + 0.5) if name == 1 else grey, factor)
+                _scale_around_(values, int(grey.float().mean() + 0.5) if name == 1 else grey, factor)
         return values.to(torch.uint8)
 
 
-def _away_(values: Tensor, middle: Tensor | int, factor: float) -> None:
-    """middle + factor * (values - middle), cut off at 0 and 255, in place; int16 [C, H, W]."""
+def _scale_around_(
+    values: Int16[Tensor, "channels height width"], middle: Int16[Tensor, "..."] | int, factor: float
+) -> None:
+    """middle + factor * (values - middle), cut off at 0 and 255, in place."""
     change = factor - 1.0
     # as many binary places of the factor as 255 of them leave room for
     bits = 8
@@ -149,52 +171,52 @@ def _away_(values: Tensor, middle: Tensor | int, factor: float) -> None:
     values.add_(moved).clamp_(0, 255)
 
 
-def _grey(values: Tensor) -> Tensor:
-    """Pillow's grey of int16 pixels [3, H, W], to within 1: [H, W]."""
+def _grey(values: Int16[Tensor, "3 height width"]) -> Int16[Tensor, "height width"]:
+    """Pillow's grey, to within 1."""
     red, green, blue = values
     return (red * 38).add_(green, alpha=75).add_(blue, alpha=15).add_(64).bitwise_right_shift_(7)
 
 
-def _faster(transform: Any) -> list[Any]:
+def _fast_view(transform: Callable[[Image.Image], Pixels]) -> _FastView:
     """The steps of a Compose, the known ones replaced from the crop up to the first unknown one."""
-    steps = list(getattr(transform, "transforms", [transform]))
-    if steps and type(steps[0]) is PaddedCrop:
-        fast: list[Any] = [_PaddedCrop(steps[0])]
-    elif steps and _is_known_crop(steps[0]):
-        fast = [_Crop(steps[0])]
-    else:
-        return steps
+    steps: list[Callable[[Any], Any]] = list(getattr(transform, "transforms", [transform]))
+    crop = _fast_crop(steps[0]) if steps else None
+    if crop is None:
+        return _FastView(None, steps)
+    fast: list[Callable[[Any], Any]] = []
     for number, step in enumerate(steps[1:], start=1):
-        known = _known(step)
-        if known is None:  # to and fro between tensors and images would cost more than it saves
-            return [*fast, _pillow, *steps[number:]]
+        known = _fast_step(step)
+        if known is None:  # converting back and forth would cost more than it saves
+            return _FastView(crop, [*fast, _to_pillow, *steps[number:]])
         fast.append(known)
-    return fast
+    return _FastView(crop, fast)
 
 
-def _is_known_crop(step: Any) -> bool:
-    if type(step) is not RandomResizedCropAndInterpolation:
-        return False
-    modes = step.interpolation if isinstance(step.interpolation, (tuple, list)) else (step.interpolation,)
-    return all(mode in _MODES for mode in modes)
+# exact types in both: a subclass may do something else
+def _fast_crop(step: Any) -> _Crop | None:
+    if type(step) is PaddedCrop:
+        return _PaddedCrop(step)
+    if type(step) is RandomResizedCropAndInterpolation:
+        modes = step.interpolation if isinstance(step.interpolation, (tuple, list)) else (step.interpolation,)
+        return _ResizedCrop(step) if all(mode in _MODES for mode in modes) else None
+    return None
 
 
-def _known(step: Any) -> _Step | None:
-    # exact types: a subclass may do something else
-    if type(step) in (RandomHorizontalFlip, RandomVerticalFlip):
-        return _Flip(step)
+def _fast_step(step: Any) -> Callable[[Planes], Planes] | None:
+    if type(step) is RandomHorizontalFlip:
+        return _Flip(step.p, axis=-1)
+    if type(step) is RandomVerticalFlip:
+        return _Flip(step.p, axis=-2)
     if type(step) is ColorJitter and step.hue is None:
         return _Jitter(step)
-    return _Same(step) if type(step) is MaybePILToTensor else None
+    return _unchanged if type(step) is MaybePILToTensor else None
 
 
-class _Same(_Step):
+def _unchanged(pixels: Planes) -> Planes:
     """What would make a tensor of an image: it is one."""
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        return pixels
+    return pixels
 
 
-def _pillow(pixels: Tensor) -> Image.Image:
+def _to_pillow(pixels: Planes) -> Image.Image:
     values = pixels.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)

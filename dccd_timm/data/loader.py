@@ -1,96 +1,51 @@
-"""Loaders of one rank: endless batches in training, with a position to go on from; each image once in evaluation."""
+"""Loaders of one rank: endless batches in training, which can be resumed at any; each image once in evaluation."""
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
-
 from dccd_timm.batch import Batch
-from dccd_timm.data.decode import Reader, Sample, SkipCounter
+from dccd_timm.data.collate import SkipCounter
 from dccd_timm.data.device import ViewPreparer
-from dccd_timm.data.sources.hfids import StreamSource
-from dccd_timm.data.sources.timm_readers import MapSource, TimmStreamSource
-from dccd_timm.data.stream import BLOCK_RECORDS, StreamBatches
-from dccd_timm.data.views import mix
+from dccd_timm.data.sources.base import Source
+from dccd_timm.data.stream import Position, StreamStart
 from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
-AnySource = MapSource | StreamSource | TimmStreamSource
 
-# Neighbours that are tried in place of an unreadable image before it is left out.
-_RETRIES = 20
-
-
-class MapViews(Dataset[Sample]):
-    """Samples of a map source; an index is (epoch, index), so workers need not be told the epoch."""
-
-    def __init__(self, source: MapSource, reader: Reader, skips_to_next: bool) -> None:
-        self.source, self.reader, self.skips_to_next = source, reader, skips_to_next
-
-    def __getitem__(self, position: tuple[int, int]) -> Sample:
-        epoch, index = position
-        skipped: list[tuple[str, int]] = []
-        for _ in range(_RETRIES if self.skips_to_next else 1):
-            sample = self._sample(epoch, index)
-            skipped += sample.skipped
-            if sample.views is not None:
-                return Sample(sample.views, sample.target, skipped)
-            index = (index + 1) % self.source.num_samples
-        return Sample(None, -1, skipped)
-
-    def _sample(self, epoch: int, index: int) -> Sample:
-        try:
-            record = self.source.record(index)
-        except (OSError, ValueError, SyntaxError) as error:  # what PIL raises inside other people's data sets
-            return Sample.skipping(self.source.name(index), error)
-        return self.reader.sample(record, epoch, index)
-
-
-class TimmStreamViews(IterableDataset[Sample]):
-    """Samples of one of timm's own streams, which shards and shuffles itself and cannot be resumed within an epoch."""
-
-    def __init__(self, source: TimmStreamSource, reader: Reader, start: int = 0) -> None:
-        self.source, self.reader, self.epoch = source, reader, start
-
-    def __iter__(self) -> Iterator[Sample]:
-        if self.reader.seed is not None:
-            self.source.dataset.reader.set_epoch(self.epoch)
-        for number, record in enumerate(self.source.records()):
-            yield self.reader.sample(record, self.epoch, number)
-
-
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Endless batches of (epoch, index): each epoch a new permutation, each rank its own part of every batch.
+@dataclass
+class TrainPosition:
+    """Where the data of a training stands, for one rank.
 
     Args:
-        size: images of the data set.
-        batch: images of a batch of one rank.
-        batches: batches of an epoch.
-        seed: of the permutations.
-        rank, world: this process among all.
-        start: batches to leave out: an epoch's worth for each epoch that is over.
+        layout: what a saved position depends on; under another one it is worthless.
+        given: batches that were given, by all runs of the training together.
+        turn: the worker whose batch comes next, where the source is a stream.
+        positions: positions of a stream's workers, by worker number.
     """
 
-    def __init__(self, size: int, batch: int, batches: int, seed: int, rank: int, world: int, start: int) -> None:
-        self.size, self.batch, self.batches = size, batch, batches
-        self.seed, self.rank, self.world, self.start = seed, rank, world, start
+    layout: dict[str, int]
+    given: int = 0
+    turn: int = 0
+    positions: dict[int, Position] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        first_epoch, done = divmod(self.start, self.batches)
-        for epoch in count(first_epoch):
-            wanted = self.batches * self.batch * self.world
-            passes = -(-wanted // self.size)
-            order = torch.cat([
-                torch.randperm(self.size, generator=torch.Generator().manual_seed(mix(self.seed, epoch, k)))
-                for k in range(passes)
-            ])[self.rank : wanted : self.world].tolist()  # fmt: skip
-            for first in range(done * self.batch, len(order), self.batch):
-                yield [(epoch, index) for index in order[first : first + self.batch]]
-            done = 0
+    @classmethod
+    def load(cls, state: dict[str, Any]) -> "TrainPosition":
+        """The position that :meth:`state` saved."""
+        positions = {int(worker): Position(**position) for worker, position in state["places"].items()}
+        return cls(state["layout"], state["given"], state["turn"], positions)
+
+    def state(self) -> dict[str, Any]:
+        """The position for JSON."""
+        places = {str(worker): vars(position) for worker, position in self.positions.items()}
+        return {"layout": self.layout, "given": self.given, "turn": self.turn, "places": places}
+
+    def stream_start(self, epoch: int) -> StreamStart:
+        """Where a stream begins: at the workers' positions, or at ``epoch`` where they have none."""
+        return StreamStart(epoch, self.turn, self.positions)
 
 
 class TrainLoader:
@@ -98,29 +53,26 @@ class TrainLoader:
 
     Args:
         source: the split.
-        loader: endless, or one pass of a stream of timm's.
+        loader: endless, or one epoch each time it is iterated.
         batches: batches of an epoch.
         prepare: what is left to do on the device.
         skips: counter of unreadable images.
-        layout: what the position is only valid with.
-        start: batches that were given before, by the runs that this one goes on from.
-        position: ``turn`` and ``places`` of a stream to go on from.
+        position: where to begin.
+        num_classes: classes of the student, to notice data that is sorted by class.
     """
 
     def __init__(
         self,
-        source: AnySource,
-        loader: DataLoader[Any],
+        source: Source,
+        loader: Iterable[Batch | None],
         batches: int,
         prepare: ViewPreparer,
         skips: SkipCounter,
-        layout: dict[str, Any],
-        start: int = 0,
-        position: dict[str, Any] | None = None,
+        position: TrainPosition,
+        num_classes: int | None = None,
     ) -> None:
         self.source, self.loader, self.batches_per_epoch, self.prepare = source, loader, batches, prepare
-        self.skips, self.layout, self.given = skips, layout, start
-        self.position: dict[str, Any] = position or {"turn": 0, "places": {}}
+        self.skips, self.position, self.num_classes = skips, position, num_classes
         self._batches: Generator[Batch] | None = None
         self._first: Batch | None = None
 
@@ -135,10 +87,10 @@ class TrainLoader:
         batch = self.peek()
         assert self._batches is not None
         while True:
-            self.given += 1
-            if batch.place is not None:
-                places = {**self.position["places"], str(batch.worker): batch.place}
-                self.position = {"turn": (batch.worker + 1) % self.loader.num_workers, "places": places}
+            self.position.given += 1
+            if batch.position is not None:
+                self.position.positions[batch.worker] = Position(**batch.position)
+                self.position.turn = (batch.worker + 1) % self.position.layout["workers"]
             yield batch
             batch = next(self._batches)
 
@@ -148,11 +100,11 @@ class TrainLoader:
             self._batches.close()
 
     def state(self) -> dict[str, Any]:
-        """Where the batch that was given last ends, for :func:`build_train_loader` to go on from; JSON."""
-        return {"layout": self.layout, "given": self.given, **self.position}
+        """The position after the batch that was given last, for :func:`build_train_loader` to resume from; JSON."""
+        return self.position.state()
 
     def _endless(self) -> Generator[Batch]:
-        numbers = count(self.given)
+        numbers = count(self.position.given)
         while True:
             empty = True
             for batch in self.loader:
@@ -160,26 +112,22 @@ class TrainLoader:
                     continue
                 self.skips.check(batch)
                 if len(batch.views):
-                    if self._first is None and isinstance(self.loader.dataset, StreamBatches):
-                        _warn_if_sorted(batch.target.tolist(), self.loader.dataset.collate.num_classes)
+                    if self._first is None and self.num_classes and self.source.shuffle_block:
+                        _warn_if_sorted(batch.target.tolist(), self.num_classes, self.source.shuffle_block)
                     empty = False
                     yield self.prepare(batch, next(numbers))
             if empty:
                 raise UserError("the training split gave no readable image")
-            if isinstance(self.loader.dataset, TimmStreamViews):
-                self.loader.dataset.epoch += 1
 
 
-def _warn_if_sorted(targets: list[int], num_classes: int | None) -> None:
-    """Say when the first images of a stream have far fewer classes than chance would give."""
-    if not num_classes:
-        return
+def _warn_if_sorted(targets: list[int], num_classes: int, block: int) -> None:
+    """Warn when the first images of a stream have far fewer classes than chance would give."""
     expected = num_classes * (1 - (1 - 1 / num_classes) ** len(targets))
     if len(set(targets)) < expected / 2:
         _logger.warning(
             "the first %d images have %d of %d classes: this data looks sorted, and a stream is shuffled only within"
             " blocks of %d images; write it shuffled",
-            len(targets), len(set(targets)), num_classes, BLOCK_RECORDS,
+            len(targets), len(set(targets)), num_classes, block,
         )  # fmt: skip
 
 
@@ -187,7 +135,7 @@ class EvalLoader:
     """Each image of a split once over all ranks, on the device."""
 
     def __init__(
-        self, source: AnySource, loader: DataLoader[Any], batch_size: int, prepare: ViewPreparer, skips: SkipCounter
+        self, source: Source, loader: Iterable[Batch], batch_size: int, prepare: ViewPreparer, skips: SkipCounter
     ) -> None:
         self.source, self.loader, self.batch_size, self.prepare, self.skips = source, loader, batch_size, prepare, skips
 

@@ -1,22 +1,21 @@
-"""Images a stream: which shards a worker reads, in which order, how it waits and skips, and where it stands.
+"""Reading a stream: which shards a worker reads, in which order, how it waits and skips, and its position.
 
-A *seat* is one loader worker of one rank. Each pass over the data deals all shards to the seats anew, so that the union
-of a pass is the data set exactly; what a seat reads is shuffled in blocks. datasets' own shuffle buffer and sharding
-are not used: the first loses images on resume, the second cannot be combined with another one.
+Each pass over the data distributes all shards over the workers of all ranks anew, so that the union of a pass is the
+data set exactly; what a worker reads is shuffled in blocks. datasets' own shuffle buffer and sharding are not used:
+the first loses images on resume, the second cannot be combined with another one.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
-from dccd_timm.data.decode import Collate, Reader, Sample
+from dccd_timm.data.collate import Collate
+from dccd_timm.data.decode import Reader, Record, Sample
 from dccd_timm.data.patience import DataPatience
-from dccd_timm.data.sources.hfids import StreamSource
-from dccd_timm.data.sources.timm_readers import Record
-from dccd_timm.data.views import mix
+from dccd_timm.data.seeds import permutation
 from dccd_timm.errors import UserError
 from dccd_timm.network import is_transient
 
@@ -27,9 +26,29 @@ BLOCK_BYTES = 128 * 2**20
 _MANY = 256
 
 
+class Shards(Protocol):
+    """A split in parts that are read one by one, each from any row on."""
+
+    num_samples: int
+    remote: bool  # its errors may be transient
+
+    @property
+    def num_shards(self) -> int:
+        """Parts that can be read independently of each other."""
+        ...
+
+    def shard_name(self, shard: int) -> str:
+        """Name of a shard in messages."""
+        ...
+
+    def rows(self, shard: int, start: int) -> Iterator[Record]:
+        """Records of one shard from row ``start`` on; may raise any error."""
+        ...
+
+
 @dataclass(frozen=True)
-class Place:
-    """Where a seat stands: ``offset`` records given of block ``block``, which begins at ``row`` of its ``shard``-th
+class Position:
+    """Where a worker stands: ``offset`` records given of block ``block``, which begins at ``row`` of its ``shard``-th
     shard in pass ``epoch``."""
 
     epoch: int
@@ -40,22 +59,32 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """One loader worker of one rank, among all."""
+class StreamStart:
+    """Where a stream begins: in pass ``epoch``, but a worker with a position there; ``turn`` is the worker whose batch
+    comes first."""
+
+    epoch: int = 0
+    turn: int = 0
+    positions: dict[int, Position] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Loader worker ``number`` of ``per_rank`` on one rank of ``world``."""
 
     rank: int
     world: int
-    worker: int
-    workers: int
+    number: int
+    per_rank: int
 
     def shards(self, order: list[int]) -> list[int]:
-        """This seat's part of all shards in ``order``.
+        """This worker's part of all shards in ``order``.
 
         With fewer shards than ranks, every rank reads all shards and keeps each ``world``-th row.
         """
         if len(order) < self.world:
-            return order[self.worker :: self.workers]
-        return order[self.rank * self.workers + self.worker :: self.world * self.workers]
+            return order[self.number :: self.per_rank]
+        return order[self.rank * self.per_rank + self.number :: self.world * self.per_rank]
 
     def keeps(self, row: int, shards: int) -> bool:
         """Whether a row is this rank's when there are ``shards`` shards in all."""
@@ -63,74 +92,69 @@ class Seat:
 
 
 class StreamBatches(IterableDataset[Batch | None]):
-    """Batches of one rank, made in workers; each carries its worker and the place behind its last image.
+    """Batches of one rank, made in workers; each carries its worker and that worker's position after its last image.
 
     Args:
-        source: the split.
+        shards: the split.
         reader: decodes and augments; with a seed the order is shuffled and the stream endless, without one it is the
             stored order, once.
         collate: samples to a batch.
         batch_size: images.
         rank, world: this process among all.
-        patience: seconds without data after which a remote source is given up.
-        start_epoch: first pass.
-        places: where workers go on, by worker number.
-        turn: the worker whose batch comes next.
+        timeout: seconds without data after which a remote source is given up.
+        start: where to begin.
     """
 
     def __init__(
         self,
-        source: StreamSource,
+        shards: Shards,
         reader: Reader,
         collate: Collate,
         batch_size: int,
         rank: int,
         world: int,
-        patience: float,
-        start_epoch: int = 0,
-        places: dict[int, Place] | None = None,
-        turn: int = 0,
+        timeout: float,
+        start: StreamStart,
     ) -> None:
-        self.source, self.reader, self.collate, self.batch_size = source, reader, collate, batch_size
-        self.rank, self.world, self.patience = rank, world, patience
-        self.start_epoch, self.places, self.turn = start_epoch, places or {}, turn
+        self.source, self.reader, self.collate, self.batch_size = shards, reader, collate, batch_size
+        self.rank, self.world, self.timeout, self.start = rank, world, timeout, start
 
     def __iter__(self) -> Iterator[Batch | None]:
         info = get_worker_info()
         assert info is not None, "streams are read in workers only"
-        seat = Seat(self.rank, self.world, info.id, info.num_workers)
-        if info.id < self.turn:
+        worker = Worker(self.rank, self.world, info.id, info.num_workers)
+        if worker.number < self.start.turn:
             yield None  # the loader asks worker 0 first; the turn is a later one's
         samples: list[Sample] = []
         read = 0
-        start = self.places.get(info.id, Place(self.start_epoch))
+        start = self.start.positions.get(worker.number, Position(self.start.epoch))
         try:
-            for sample, place in self._samples(seat, start):
+            for sample, position in self._samples(worker, start):
                 samples.append(sample)
                 read += sample.views is not None
                 if read == self.batch_size:
-                    yield self._batch(samples, seat, place)
+                    yield self._batch(samples, worker, position)
                     samples, read = [], 0
                 elif len(samples) - read >= _MANY:
-                    # so much is said at once, and without a place: what was read is still to come
+                    # reported at once, and without a position: the images that were read are still to come
                     yield Batch.empty([skip for s in samples for skip in s.skipped])
                     samples = [s for s in samples if s.views is not None]
             if samples:
-                yield self._batch(samples, seat, place)
+                yield self._batch(samples, worker, position)
         except UserError as error:
             yield Batch.empty(fatal=str(error))
 
-    def _batch(self, samples: list[Sample], seat: Seat, place: Place) -> Batch:
+    def _batch(self, samples: list[Sample], worker: Worker, position: Position) -> Batch:
         batch = self.collate(samples)
-        batch.worker, batch.place = seat.worker, asdict(place)
+        batch.worker, batch.position = worker.number, asdict(position)
         return batch
 
-    def _samples(self, seat: Seat, place: Place) -> Iterator[tuple[Sample, Place]]:
-        """Samples from ``place`` on, each with the place behind it."""
+    def _samples(self, worker: Worker, position: Position) -> Iterator[tuple[Sample, Position]]:
+        """Samples from ``position`` on, each with the position after it."""
         while True:
-            epoch, readable = place.epoch, False
-            for block, start in self._blocks(seat, place):
-                order = self._permutation(len(block), seat, start)
+            epoch, any_read = position.epoch, False
+            for block, start in self._blocks(worker, position):
+                order = self._order(len(block), worker, start)
                 for offset in range(start.offset, len(block)):
                     item = block[order[offset]]
                     if isinstance(item, Sample):
@@ -138,39 +162,41 @@ class StreamBatches(IterableDataset[Batch | None]):
                     else:
                         record, shard, row = item
                         sample = self.reader.sample(record, epoch, shard, row)
-                    readable |= sample.views is not None
+                    any_read |= sample.views is not None
                     yield sample, replace(start, offset=offset + 1)
             if self.reader.seed is None:
                 return
-            if not readable and place == Place(epoch):  # else a worker without images would spin for ever
-                raise UserError(f"a whole pass over worker {seat.worker}'s shards gave no readable image")
-            place = Place(epoch + 1)
+            if not any_read and position == Position(epoch):  # else a worker without images would never end
+                raise UserError(f"a whole pass over worker {worker.number}'s shards gave no readable image")
+            position = Position(epoch + 1)
 
-    def _permutation(self, size: int, seat: Seat, place: Place) -> list[int]:
+    def _order(self, size: int, worker: Worker, start: Position) -> list[int]:
+        """The order of a block of this size."""
         if self.reader.seed is None:
             return list(range(size))
-        numbers = (self.reader.seed, place.epoch, seat.rank, seat.worker, place.block)
-        return torch.randperm(size, generator=torch.Generator().manual_seed(mix(*numbers))).tolist()
+        return permutation(size, self.reader.seed, start.epoch, worker.rank, worker.number, start.block).tolist()
 
-    def _blocks(self, seat: Seat, place: Place) -> Iterator[tuple[list[tuple[Record, int, int] | Sample], Place]]:
-        """Blocks of one pass from ``place`` on: records with shard and row, and the place where each block begins."""
+    def _blocks(
+        self, worker: Worker, position: Position
+    ) -> Iterator[tuple[list[tuple[Record, int, int] | Sample], Position]]:
+        """Blocks of one pass from ``position`` on: records with shard and row; and where each block begins."""
         total = self.source.num_shards
         order = list(range(total))
         if self.reader.seed is not None:
-            order = torch.randperm(total, generator=_generator(self.reader.seed, place.epoch)).tolist()
-        mine = seat.shards(order)
+            order = permutation(total, self.reader.seed, position.epoch).tolist()
+        mine = worker.shards(order)
         block: list[tuple[Record, int, int] | Sample] = []
         size = 0
-        start = place
-        for number in range(place.shard, len(mine)):
-            first = place.row if number == place.shard else 0
+        start = position
+        for number in range(position.shard, len(mine)):
+            first = position.row if number == position.shard else 0
             for row, item in self._rows(mine[number], first):
-                if isinstance(item, Record) and not seat.keeps(row, total):
+                if isinstance(item, Record) and not worker.keeps(row, total):
                     continue
                 if len(block) == BLOCK_RECORDS or size >= BLOCK_BYTES:
                     yield block, start
                     block, size = [], 0
-                    start = Place(place.epoch, number, row, start.block + 1)
+                    start = Position(position.epoch, number, row, start.block + 1)
                 block.append((item, mine[number], row) if isinstance(item, Record) else item)
                 size += item.nbytes if isinstance(item, Record) else 0
         if block:
@@ -180,9 +206,9 @@ class StreamBatches(IterableDataset[Batch | None]):
         """Rows of a shard, numbered; waits for a lost connection, and ends with what is lost of a broken shard.
 
         Raises:
-            UserError: when a remote source stays away.
+            UserError: when a remote source does not come back.
         """
-        row, patience = start, DataPatience(self.patience)
+        row, patience = start, DataPatience(self.timeout)
         while True:
             try:
                 for record in self.source.rows(shard, row):
@@ -198,7 +224,3 @@ class StreamBatches(IterableDataset[Batch | None]):
                 lost = max(1, self.source.num_samples // self.source.num_shards - row)
                 yield row, Sample.skipping(f"{name} from row {row} on, about {lost} images", error, lost)
                 return
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    return torch.Generator().manual_seed(mix(*numbers))

@@ -1,22 +1,20 @@
-"""One image -> V independently augmented views, by timm's transforms; and how an image is decoded."""
+"""One image -> V independently augmented views, by timm's transforms."""
 
-import contextlib
-import hashlib
-import io
-import random
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Float, UInt8
+from PIL import Image
 from timm.data import auto_augment, create_transform
 from timm.data.transforms import str_to_interp_mode
-from torch.utils.data import get_worker_info
-from torchvision.transforms import RandomCrop, Resize
+from torch import Tensor
+from torchvision.transforms import Compose, RandomCrop, Resize
 
-from dccd_timm.recipe import Recipe, View, plan_views
+from dccd_timm.recipe import Images, Recipe, View, plan_views
+
+DataConfig = dict[str, Any]  # what timm's resolve_data_config gives
+# One view: pixels, or normalised where the workers do that.
+Pixels = UInt8[Tensor, "channels height width"] | Float[Tensor, "channels height width"]
 
 
 class MultiViewTransform:
@@ -33,7 +31,11 @@ class MultiViewTransform:
         ValueError: for no views, or another number of transforms than views.
     """
 
-    def __init__(self, transform: Callable[[Any], Any] | Sequence[Callable[[Any], Any]], views: int | None = None):
+    def __init__(
+        self,
+        transform: Callable[[Image.Image], Pixels] | Sequence[Callable[[Image.Image], Pixels]],
+        views: int | None = None,
+    ) -> None:
         if callable(transform):
             transform = (transform,) * (2 if views is None else views)
         self.transforms = tuple(transform)
@@ -45,8 +47,8 @@ class MultiViewTransform:
         """Number of views."""
         return len(self.transforms)
 
-    def __call__(self, image: Any) -> tuple[Any, ...]:
-        """Views of a PIL image."""
+    def __call__(self, image: Image.Image) -> tuple[Pixels, ...]:
+        """Views [C, H, W] of a PIL image."""
         return tuple(transform(image) for transform in self.transforms)
 
     def __repr__(self) -> str:
@@ -61,7 +63,7 @@ class PaddedCrop(RandomCrop):
     Args:
         size: height and width of the input.
         padding: pixels on each side.
-        interpolation: of images that have another size; timm's word.
+        interpolation: of images that have another size; timm's name for it.
     """
 
     padding: int
@@ -77,7 +79,7 @@ class PaddedCrop(RandomCrop):
         return cropped
 
 
-def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
+def train_views(recipe: Recipe, data_config: DataConfig) -> MultiViewTransform:
     """The views that a worker draws: timm's transform once for each, with its random erasing where workers normalise.
 
     Near copies are not among them: they are made from finished views, on the device.
@@ -102,7 +104,7 @@ def train_views(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransfo
         for view, erased in zip(drawn_views(recipe), erased_views(recipe), strict=True)
     ]
     for transform in transforms:
-        _keep_a_bit(transform)
+        _posterize_to_one_bit(transform)
         if recipe.train_crop_pad and not recipe.no_aug:
             transform.transforms[0] = PaddedCrop(data_config["input_size"][1:], recipe.train_crop_pad, interpolation)
     return MultiViewTransform(transforms)
@@ -118,20 +120,21 @@ def erased_views(recipe: Recipe) -> list[bool]:
     return [view.strong and not (recipe.resplit and number == 0) for number, view in enumerate(drawn_views(recipe))]
 
 
-def _keep_a_bit(transform: Any) -> None:
+def _posterize_to_one_bit(transform: Compose) -> None:
     """Posterize to one bit where timm's increasing policies ask for none, which Pillow >= 13 refuses."""
-    for step in getattr(transform, "transforms", []):
+    for step in transform.transforms:
         policies = [getattr(step, "ops", None) or [], *(getattr(step, "policy", None) or [])]
         for operation in (op for ops in policies for op in ops):
             if getattr(operation, "aug_fn", None) is auto_augment.posterize:
                 operation.aug_fn = _posterize
 
 
-def _posterize(image: Any, bits_to_keep: int, **kwargs: Any) -> Any:
-    return auto_augment.posterize(image, max(1, bits_to_keep), **kwargs)
+def _posterize(image: Image.Image, bits_to_keep: int, **kwargs: object) -> Image.Image:
+    posterized: Image.Image = auto_augment.posterize(image, max(1, bits_to_keep), **kwargs)
+    return posterized
 
 
-def eval_view(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform:
+def eval_view(images: Images, data_config: DataConfig) -> MultiViewTransform:
     """timm's validation transform, as one view."""
     return MultiViewTransform(
         [
@@ -144,87 +147,7 @@ def eval_view(recipe: Recipe, data_config: dict[str, Any]) -> MultiViewTransform
                 crop_pct=data_config["crop_pct"],
                 crop_mode=data_config.get("crop_mode"),
                 crop_border_pixels=data_config.get("crop_border_pixels"),
-                use_prefetcher=not recipe.no_prefetcher,
+                use_prefetcher=not images.no_prefetcher,
             )
         ]
     )
-
-
-def encoded(image: Any) -> bytes | Image.Image:
-    """The bytes of a datasets record, an open file or a path; bytes and PIL images as they are.
-
-    Raises:
-        OSError: when there are none.
-    """
-    if isinstance(image, dict):
-        image = image["path"] if image.get("bytes") is None else image["bytes"]
-    if isinstance(image, str):
-        image = Path(image).read_bytes()
-    elif hasattr(image, "read"):
-        with image:
-            image = image.read()
-    if image is None or image == b"":
-        raise OSError("no image in this record")
-    return image
-
-
-def decode(image: Any, mode: str) -> Image.Image:
-    """A PIL image in ``mode`` from bytes, a datasets record, an open file, a path or a PIL image.
-
-    Raises:
-        OSError: when it cannot be decoded.
-    """
-    data = encoded(image)
-    if isinstance(data, Image.Image):
-        return data.convert(mode)
-    with readable(data) as opened:
-        opened.load()
-        return opened if opened.mode == mode else opened.convert(mode)
-
-
-@contextlib.contextmanager
-def readable(data: bytes) -> Iterator[Image.Image]:
-    """A PIL image, opened and not yet decoded; whatever goes wrong inside becomes an OSError that tells its cause."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            yield opened
-    except UnidentifiedImageError as error:
-        raise OSError("not an image") from error
-    except OSError:
-        raise
-    except Exception as error:  # PIL's plugins raise all sorts on bytes that are no image
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def mix(*numbers: int) -> int:
-    """One well-mixed 63-bit number from several, the same on every machine."""
-    digest = hashlib.blake2b(np.array(numbers, dtype=np.int64).tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@contextlib.contextmanager
-def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[None]:
-    """Draw augmentations from these numbers, so that they do not depend on workers or on what was drawn before.
-
-    timm's transforms use all three global generators. In a worker nobody else does; in the main process they are put
-    back afterwards, that of an accelerator ``device`` too.
-    """
-    in_worker = get_worker_info() is not None
-    states = None if in_worker else (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    accelerator = torch.get_device_module(device) if device is not None and device.type != "cpu" else None
-    device_state = accelerator.get_rng_state(device) if accelerator else None
-    seed = mix(*numbers)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    if accelerator:
-        accelerator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        if states:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
-        if accelerator:
-            accelerator.set_rng_state(device_state, device)

@@ -9,8 +9,9 @@ from accelerate.utils import DynamoBackend, set_seed
 from timm.task import TrainingTask
 from torch import nn
 
-from dccd_timm.data.build import build_eval_loader, build_train_loader, mixing
-from dccd_timm.data.loader import AnySource, EvalLoader, TrainLoader
+from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
+from dccd_timm.data.loader import EvalLoader, TrainLoader
+from dccd_timm.data.sources import Source
 from dccd_timm.engine.optim import build_optimizer
 from dccd_timm.errors import UserError
 from dccd_timm.launch.process import detach_worker
@@ -24,8 +25,8 @@ from dccd_timm.task.build import build_task
 class Splits:
     """The opened splits of a run, shared with its control run."""
 
-    train: AnySource
-    val: AnySource | None
+    train: Source
+    val: Source | None
 
 
 @dataclass
@@ -49,7 +50,7 @@ def build_training(
     Raises:
         UserError: for every pair, data or setting that cannot work.
     """
-    rank, world = accelerator.process_index, accelerator.num_processes
+    world = accelerator.num_processes
     names = splits.train.names
     student: Any
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
@@ -63,7 +64,7 @@ def build_training(
         teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
     student = share_batch_norms(student, recipe, world, accelerator.device)
     precision = teacher_dtype(recipe, accelerator)
-    task = build_task(recipe, student, teacher, data_config, mixing(recipe), accelerator.device, precision)
+    task = build_task(recipe, student, teacher, data_config, recipe.mixes, accelerator.device, precision)
     if recipe.channels_last:
         for module in task.children():
             module.to(memory_format=torch.channels_last)
@@ -82,9 +83,11 @@ def build_training(
     if teacher is not None:
         evaluated = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)
         evaluated.to(accelerator.device)
-    place = (data_config, num_classes, accelerator.device, rank, world)
-    loader = build_train_loader(recipe, splits.train, *place, start_epoch, position, detach_worker)
-    val = build_eval_loader(recipe, splits.val, *place, detach_worker) if splits.val is not None else None
+    rank = Rank(accelerator.device, accelerator.process_index, world, detach_worker)
+    loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
+    val = None
+    if splits.val is not None:
+        val = build_eval_loader(recipe, splits.val, data_config, num_classes, rank, recipe.validation_batch_size)
     return Training(student, task, evaluated, data_config, optimizer, loader, val)
 
 

@@ -10,7 +10,8 @@ from timm.data import resolve_input_data_config
 from timm.task import ClassificationEvaluator
 from torch import nn
 
-from dccd_timm.data.build import build_eval_loader, open_split
+from dccd_timm.data.build import Rank, build_eval_loader
+from dccd_timm.data.sources import open_split
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
@@ -83,8 +84,9 @@ def _evaluate(
     for name, model in others.items():  # each adapts the images to the normalisation and size of its model
         adapter = TimmTeacher(model, config["mean"], config["std"], config["input_size"])
         networks[name] = adapter.to(accelerator.device)
-    split = open_split(recipe, recipe.val_split, is_training=False)
-    loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device)
+    split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
+    rank, batch_size = Rank(accelerator.device), recipe.validation_batch_size
+    loader = build_eval_loader(recipe, split, config, num_classes, rank, batch_size)
 
     def create_evaluator() -> ClassificationEvaluator:
         return ClassificationEvaluator(device=accelerator.device)

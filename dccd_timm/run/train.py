@@ -14,8 +14,8 @@ from timm.utils import distribute_bn, unwrap_model
 from torch import nn
 
 from dccd_timm.batch import Progress
-from dccd_timm.data.build import open_split
 from dccd_timm.data.loader import TrainLoader
+from dccd_timm.data.sources import open_split
 from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.engine.loop import Start
 from dccd_timm.engine.loop import train as train_epochs
@@ -54,10 +54,11 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
     with all_together(lambda error: explain(error, recipe, place)):
         if accelerator.is_main_process:
             publisher.check()  # now, and not after a week
-        train_split = open_split(recipe, recipe.train_split, is_training=True)
-        splits = Splits(
-            train_split, open_split(recipe, recipe.val_split, is_training=False) if recipe.val_split else None
-        )
+        train_split = open_split(recipe, recipe.train_split, True, recipe.train_num_samples)
+        val_split = None
+        if recipe.val_split:
+            val_split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
+        splits = Splits(train_split, val_split)
         place = run_folder(recipe, accelerator)
         control = None
         if recipe.dccd_control:

@@ -15,7 +15,8 @@ from timm.models import load_checkpoint, reparameterize_model
 from timm.task import ClassificationEvaluator
 from torch import nn
 
-from dccd_timm.data.build import build_eval_loader, open_split
+from dccd_timm.data.build import Rank, build_eval_loader
+from dccd_timm.data.sources import open_split
 from dccd_timm.engine.evaluate import evaluate_together
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.accelerator import start_accelerator
@@ -64,9 +65,9 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
         runner = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
 
     recipe = options.as_recipe(config["input_size"][0])
-    split = open_split(recipe, options.split, is_training=False)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    loader = build_eval_loader(recipe, split, config, num_classes, accelerator.device, rank, world, detach_worker)
+    split = open_split(recipe, options.split, False, options.num_samples)
+    rank = Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, detach_worker)
+    loader = build_eval_loader(recipe, split, config, num_classes, rank)
     networks = {"model": runner} if judge is None else {"model": runner, "teacher": judge}
     create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)
     evaluation = evaluate_together(networks, loader, accelerator, create_evaluator, options.channels_last)

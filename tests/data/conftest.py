@@ -1,8 +1,10 @@
-"""Loaders end with the test that made them."""
+"""Numbered images in files, and loaders that end with the test that made them."""
 
+import datasets
 import pytest
 
 from dccd_timm.data.loader import TrainLoader
+from tests.data.loaders import write_numbered
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +21,17 @@ def closed_loaders(monkeypatch):
     yield
     for loader in made:
         loader.close()
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory):
+    datasets.disable_progress_bars()
+    root, made = tmp_path_factory.mktemp("numbered"), {}
+
+    def get(shards, kind="parquet", row_group=None):
+        key = f"{kind}-{shards}-{row_group}"
+        if key not in made:
+            made[key] = write_numbered(root / key, shards, kind, row_group=row_group)
+        return made[key]
+
+    return get

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dccd_timm.data.decode import decode
 from dccd_timm.data.fast import FastViews, decode_pixels
-from dccd_timm.data.views import decode, seeded, train_views
+from dccd_timm.data.seeds import seeded
+from dccd_timm.data.views import train_views
 from dccd_timm.recipe import load_recipe
 from tests.conftest import encoded
 

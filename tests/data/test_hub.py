@@ -2,21 +2,15 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 
-import datasets
 import psutil
 import pytest
-import torch
 
-from dccd_timm.data.build import build_train_loader, open_split
-from dccd_timm.errors import UserError
-from dccd_timm.recipe import load_recipe
-from tests.conftest import CLASSES, ROOT, encoded, picture, run_program, write_parquet
+from tests.conftest import CLASSES, ROOT, run_program, write_parquet
 from tests.fakes.data_hub import DatasetHub
 from tests.programs.test_programs import assert_one_line
 
@@ -130,74 +124,3 @@ def test_a_run_that_is_stopped_ends_with_its_own_code_and_leaves_nobody(folder, 
     assert run.returncode == code, stderr
     assert "Traceback" not in stderr and "Fatal Python error" not in stderr
     assert not psutil.wait_procs(workers, timeout=10)[1]
-
-
-def spoil(path, how):
-    """Break one shard in a way that disks and uploads do."""
-    table = datasets.Dataset.from_parquet(str(path))
-    if how == "page":
-        data = bytearray(path.read_bytes())
-        middle = len(data) // 3
-        data[middle : middle + 400] = bytes(400)
-        path.write_bytes(data)
-    elif how == "cut":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif how == "column":
-        table.remove_columns("label").to_parquet(path)
-
-
-@pytest.mark.parametrize("how", ["page", "cut", "column"])
-def test_a_broken_local_shard_is_counted_or_stops(tmp_path, how):
-    folder = write_parquet(tmp_path / "shapes", shards=4)
-    spoil(folder / "data" / "train-00001-of-00004.parquet", how)
-    config = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
-
-    def batches(*flags):
-        words = ["--dataset", f"hfids/{folder}", "-b", "4", "-j", "2", "--train-num-samples", "48", *flags]
-        recipe = load_recipe(words)
-        loader = build_train_loader(recipe, open_split(recipe, "train", True), config, 3, torch.device("cpu"))
-        for batch, _ in zip(loader, range(20), strict=False):  # more than a pass
-            assert len(batch.views) == 4
-        return loader.skips
-
-    with pytest.raises(UserError, match=r"train-00001-of-00004.parquet.*--data-errors skip"):
-        batches("--data-errors", "raise")
-    skips = batches()
-    assert 1 <= skips.count <= 12 and all("train-00001" in name for name in skips.names)
-
-
-def test_odd_images_are_read_as_timm_reads_them(tmp_path):
-    """CMYK, palette, 16 bit, grey, alpha and EXIF orientation as timm's reader has them; broken ones are skipped."""
-    import io
-
-    import numpy as np
-    import timm.data
-    from PIL import Image
-
-    from dccd_timm.data.views import decode
-
-    image = picture(1, 3)
-    exif = Image.Exif()
-    exif[274] = 6  # turned by 90 degrees
-    rotated = io.BytesIO()
-    image.save(rotated, "JPEG", exif=exif)
-    deep = io.BytesIO()
-    Image.fromarray((np.arange(1600).reshape(40, 40) * 40).astype(np.uint16)).save(deep, "PNG")
-    odd = {
-        "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG"), "palette.png": encoded(image.convert("P")),
-        "grey.png": encoded(image.convert("L")), "alpha.png": encoded(image.convert("RGBA")),
-        "exif.jpg": rotated.getvalue(), "deep.png": deep.getvalue(),
-    }  # fmt: skip
-    for name, data in odd.items():
-        path = tmp_path / "images" / "a" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    reference = timm.data.ImageDataset(str(tmp_path / "images"))
-    for index in range(len(odd)):
-        name = reference.filename(index, basename=True)
-        assert np.array_equal(np.asarray(decode(odd[name], "RGB")), np.asarray(reference[index][0])), name
-    jpeg = encoded(image, "JPEG")
-    for broken in (b"", None, {"bytes": None, "path": None}, jpeg[:-300], b"GIF89a", b"\xff\xd8\xff" + bytes(100)):
-        with pytest.raises(OSError) as info:
-            decode(broken, "RGB")
-        assert not re.search("0x[0-9a-f]{6}", str(info.value))  # a name that changes would be counted anew each epoch

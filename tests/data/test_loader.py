@@ -2,23 +2,17 @@
 
 from collections import Counter
 
+import datasets
 import pytest
 import torch
 
-from dccd_timm.data.build import build_eval_loader, build_train_loader, open_split
-from dccd_timm.errors import UserError
+from dccd_timm.data import stream
+from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.recipe import load_recipe
-from tests.conftest import CLASSES, write_parquet
+from tests.conftest import CLASSES
+from tests.data.loaders import CPU, image_bytes, opened, recipe_for
 
 CONFIG = dict(input_size=(3, 24, 24), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
-CPU = torch.device("cpu")
-
-
-def recipe_for(kind, parquet, folders, *flags):
-    data = (
-        ["--dataset", f"hfids/{parquet}", "--val-split", "test"] if kind == "stream" else ["--data-dir", str(folders)]
-    )
-    return load_recipe([*data, "--dccd-views", "2", "-b", "8", *map(str, flags)])
 
 
 def fingerprint(batch):
@@ -29,9 +23,9 @@ def fingerprint(batch):
 @pytest.mark.parametrize("kind", ["stream", "map"])
 def test_names_size_and_shapes(kind, parquet, folders):
     recipe = recipe_for(kind, parquet, folders, "-j", 0)
-    source = open_split(recipe, "train", True)
+    source = opened(recipe)
     assert (source.num_samples, source.names) == (48, CLASSES)
-    loader = build_train_loader(recipe, source, CONFIG, 3, CPU)
+    loader = build_train_loader(recipe, source, CONFIG, 3, Rank(CPU))
     assert loader.batches_per_epoch == 6
     batch = next(iter(loader))
     assert batch.views.shape == (8, 2, 3, 24, 24) and batch.target.shape == (8,)
@@ -40,8 +34,8 @@ def test_names_size_and_shapes(kind, parquet, folders):
 
 def plain(recipe, split, kind, rank, world, workers):
     """Images of a pass in evaluation, as the sums of their pixels."""
-    source = open_split(recipe, split, False)
-    loader = build_eval_loader(recipe, source, CONFIG, 3, CPU, rank, world)
+    source = opened(recipe, split, False)
+    loader = build_eval_loader(recipe, source, CONFIG, 3, Rank(CPU, rank, world))
     return [round(view.sum().item(), 3) for batch in loader for view in batch.views[:, 0]]
 
 
@@ -63,7 +57,7 @@ def test_a_training_epoch_sees_each_image_once_and_the_next_in_another_order(kin
     per_epoch = 48 // (4 * world)
     for rank in range(world):
         recipe = recipe_for(kind, parquet, folders, *flags)
-        loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU, rank, world)
+        loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU, rank, world))
         batches = iter(loader)
         orders.append(
             [[round(v.sum().item(), 3) for _ in range(per_epoch) for v in next(batches).views[:, 0]] for _ in range(2)]
@@ -80,7 +74,7 @@ def test_map_batches_do_not_depend_on_workers_and_go_on_at_an_epoch(parquet, fol
     runs = []
     for workers, start in ((0, 0), (2, 0), (0, 1)):
         recipe = recipe_for("map", parquet, folders, "-j", workers)
-        loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU, start_epoch=start)
+        loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU), start_epoch=start)
         batches = iter(loader)
         runs.append([fingerprint(next(batches)) for _ in range(12 - 6 * start)])
     assert runs[0] == runs[1]
@@ -91,72 +85,21 @@ def test_streams_begin_again_at_an_epoch(parquet, folders):
     recipe = recipe_for("stream", parquet, folders, "-j", 0)
     runs = []
     for start in (0, 1):
-        batches = iter(build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU, start_epoch=start))
+        batches = iter(build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU), start_epoch=start))
         runs.append([fingerprint(next(batches)) for _ in range(12 - 6 * start)])
     assert runs[0][6:] == runs[1]
 
 
-def test_accumulation_and_repeats_make_whole_updates(parquet, folders):
-    def batches(*flags):
-        recipe = recipe_for("map", parquet, folders, *flags)
-        return build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU).batches_per_epoch
-
-    assert batches("--grad-accum-steps", 4) == 4
-    assert batches("--epoch-repeats", 2) == 12
-    assert batches("--train-batches-per-epoch", 20) == 20
-    with pytest.raises(UserError, match="no multiple"):
-        batches("--train-batches-per-epoch", 5, "--grad-accum-steps", 2)
-    with pytest.raises(UserError, match="lower --batch-size"):
-        batches("-b", 50)
-
-
-def test_more_workers_than_shards_become_fewer(parquet, folders, caplog):
-    caplog.set_level("INFO")
-    recipe = recipe_for("stream", parquet, folders, "-j", 5)
-    loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU)
-    assert loader.loader.num_workers == 2 and "2 loader workers instead of 5" in caplog.text
-
-
-def test_columns_are_found_or_asked_for(tmp_path):
-    import datasets
-
-    table = {"picture": [{"bytes": b"x", "path": None}], "kind": [1], "text": ["a"]}
-    kinds = datasets.Features(picture=datasets.Image(), kind=datasets.Value("int64"), text=datasets.Value("string"))
-    (tmp_path / "data").mkdir()
-    datasets.Dataset.from_dict(table, features=kinds).to_parquet(tmp_path / "data" / "train.parquet")
-
-    def opened(*flags):
-        return open_split(load_recipe(["--dataset", f"hfids/{tmp_path}", *flags]), "train", True)
-
-    with pytest.raises(UserError, match="no class column found among picture, kind, text: name it with --target-key"):
-        opened()
-    source = opened("--target-key", "kind")
-    assert (source.image_key, source.target_key, source.names, source.num_samples) == ("picture", "kind", None, 1)
-
-
-def test_other_local_places(parquet, tmp_path):
-    recipe = load_recipe(["--dataset", f"hfids/{parquet.name}", "--data-dir", str(parquet.parent)])
-    assert open_split(recipe, "train", True).num_samples == 48
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="cannot be opened"):
-        open_split(load_recipe(["--dataset", f"hfids/{tmp_path}/empty"]), "train", True)
-
-
-def test_unreadable_images_in_a_stream_are_named(tmp_path):
-    data = write_parquet(tmp_path, spoil=(1, 8))
-    recipe = load_recipe(["--dataset", f"hfids/{data}", "-j", "0", "-b", "8"])
-    loader = build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU)
-    batches = iter(loader)
-    for _ in range(6):
-        assert len(next(batches).views) == 8
-    assert {name.split("(")[1] for name in loader.skips.names} == {"1.png) ", "8.png) "}
-    for _ in range(6):  # the next epoch meets them again; they are counted once
-        next(batches)
-    assert loader.skips.count == 2
-
-
-def test_a_near_view_cannot_be_moved_out_of_its_image(parquet, folders):
-    flags = ["--kd-model-name", "resnet18", "--kd-distill-type", "dccd", "--dccd-view-aug", "near"]
-    recipe = recipe_for("map", parquet, folders, *flags, "--dccd-near-shift", CONFIG["input_size"][1])
-    with pytest.raises(UserError, match="moves images of .* out of themselves"):
-        build_train_loader(recipe, open_split(recipe, "train", True), CONFIG, 3, CPU)
+def test_data_sorted_by_class_is_noticed(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(stream, "BLOCK_RECORDS", 20)
+    for name, labels in (("sorted", [n // 50 for n in range(200)]), ("mixed", [n % 4 for n in range(200)])):
+        table = {"image": [{"bytes": image_bytes(n), "path": None} for n in range(200)], "label": labels}
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list("abcd")))
+        (tmp_path / name).mkdir()
+        for part in range(4):
+            file = datasets.Dataset.from_dict(table, features=features).select(range(50 * part, 50 * part + 50))
+            file.to_parquet(tmp_path / name / f"train-{part}.parquet")
+        recipe = load_recipe(["--dataset", f"hfids/{tmp_path / name}", "-j", "1", "-b", "16"])
+        caplog.clear()
+        build_train_loader(recipe, opened(recipe), CONFIG, 4, Rank(CPU)).peek()
+        assert ("looks sorted" in caplog.text) == (name == "sorted")

@@ -3,7 +3,7 @@
 import pytest
 from torch._dynamo import OptimizedModule
 
-from dccd_timm.data.build import open_split
+from dccd_timm.data.sources import open_split
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.recipe import load_recipe
@@ -37,7 +37,7 @@ def test_it_is_refused(env, flags, message, monkeypatch):
 def test_a_launcher_that_compiles_the_student_compiles_its_teacher(method, small, monkeypatch, fresh_accelerator):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
     recipe = load_recipe([*map(str, small), "--kd-distill-type", method, "--device", "cpu"])
-    splits = Splits(open_split(recipe, recipe.train_split, is_training=True), None)
+    splits = Splits(open_split(recipe, recipe.train_split, True, None), None)
     training = build_training(recipe, splits, start_accelerator(recipe), 0, None)
     training.loader.close()
     teacher = training.task.teacher  # timm's own compiles the model in it

@@ -1,0 +1,75 @@
+"""Samples become batches; images that could not be read are counted and named, up to a limit."""
+
+import logging
+
+import torch
+from torch.utils.data import default_collate
+
+from dccd_timm.batch import Batch
+from dccd_timm.data.decode import Sample
+from dccd_timm.errors import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+class Collate:
+    """Samples to a Batch; checks class indices where the data is read."""
+
+    def __init__(self, num_classes: int | None) -> None:
+        self.num_classes = num_classes
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """A batch of the samples that could be read."""
+        skipped = [skip for sample in samples for skip in sample.skipped]
+        read = [(sample.views, sample.target) for sample in samples if sample.views is not None]
+        if not read:
+            return Batch.empty(skipped)
+        views, targets = zip(*read, strict=True)
+        fatal = None
+        if self.num_classes and not all(0 <= t < self.num_classes for t in targets):
+            wrong = next(t for t in targets if not 0 <= t < self.num_classes)
+            fatal = f"class index {wrong} is outside 0 ... {self.num_classes - 1}: set --num-classes or --class-map"
+        # flat, and by default_collate: in a worker it writes into shared memory at once
+        flat = default_collate([view for image in views for view in image])
+        return Batch(flat.unflatten(0, (len(views), -1)), torch.tensor(targets), skipped, fatal)
+
+
+class SkipCounter:
+    """Counts images that could not be read, each once, names the first ones in the log, and stops at a limit.
+
+    Args:
+        limit: images that may be skipped; None stops at the first.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit, self.images = limit, dict[str, int]()
+
+    @property
+    def count(self) -> int:
+        """Images skipped so far."""
+        return sum(self.images.values())
+
+    @property
+    def names(self) -> list[str]:
+        """What was skipped, with the reason, in the order in which it was met."""
+        return list(self.images)
+
+    def check(self, batch: Batch) -> None:
+        """Count what a batch skipped.
+
+        Raises:
+            UserError: past the limit, or for a problem that cannot be skipped.
+        """
+        if batch.fatal:
+            raise UserError(batch.fatal)
+        for name, count in batch.skipped:
+            if self.limit is None:
+                raise UserError(f"unreadable image or shard: {name}; mend it, or skip it with --data-errors skip")
+            if name not in self.images and len(self.images) < 10:
+                _logger.warning("skipped unreadable image %d: %s", self.count + 1, name)
+            self.images[name] = count
+        if self.limit is not None and self.count > self.limit:
+            raise UserError(
+                f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
+                f" {self.names[0]}"
+            )

@@ -1,0 +1,86 @@
+"""What every source of images offers to the loaders, and what it is given to read them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from dccd_timm.batch import Batch
+from dccd_timm.data.collate import Collate
+from dccd_timm.data.decode import Reader
+from dccd_timm.data.stream import StreamStart
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """Options of the DataLoader that do not depend on the source; the names are torch's."""
+
+    num_workers: int
+    timeout: float
+    pin_memory: bool
+    worker_init_fn: Callable[[int], None] | None
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one rank reads a split.
+
+    Args:
+        reader: decodes and augments records.
+        collate: samples to a batch.
+        batch_size: images of a batch of this rank.
+        rank, world: this process among all.
+        timeout: seconds without data after which a remote source is given up.
+        options: of the DataLoader.
+    """
+
+    reader: Reader
+    collate: Collate
+    batch_size: int
+    rank: int
+    world: int
+    timeout: float
+    options: LoaderOptions
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """The order of training: its seed, the batches of an epoch on a rank, and where to begin.
+
+    ``given`` batches of this rank came before; ``stream`` says the same for sources that are read in order.
+    """
+
+    seed: int
+    batches: int
+    given: int = 0
+    stream: StreamStart = field(default_factory=StreamStart)
+
+
+class Source(Protocol):
+    """One split, opened. A class that derives from it need only say how it is read."""
+
+    names: list[str] | None  # class names in index order
+    num_samples: int
+
+    @property
+    def shuffle_block(self) -> int | None:
+        """Images that are shuffled at a time where that is less than the split and data must come shuffled."""
+        return None
+
+    def fit_workers(self, workers: int, world: int) -> int:
+        """Loader workers per rank to use where ``workers`` are wanted; called before anything is read."""
+        return workers
+
+    def layout(self, workers: int) -> dict[str, int]:
+        """What a saved position in this source depends on, beside its size and the batches."""
+        return {}
+
+    def train_loader(self, reading: Reading, order: TrainOrder) -> Iterable[Batch | None]:
+        """Batches of one rank, None is left out: endless, or one epoch each time it is iterated."""
+        ...
+
+    def eval_loader(self, reading: Reading) -> Iterable[Batch]:
+        """Batches of one rank; the ranks together give each image once."""
+        ...

@@ -1,0 +1,26 @@
+"""``hfids/`` image folders, on disk or on the Hub: as a stream they would be one shard sorted by class, so the files
+are listed and read with random access."""
+
+import fsspec
+
+from dccd_timm.data.decode import Record
+from dccd_timm.data.sources.indexed import IndexedSource
+
+
+class HfidsFolder(IndexedSource):
+    """Images by their paths or addresses, with class indices."""
+
+    def __init__(self, images: list[tuple[str, int]], names: list[str] | None) -> None:
+        self.images, self.names, self.num_samples = images, names, len(images)
+
+    def record(self, index: int) -> Record:
+        """The image at ``index``; a local one is opened when it is decoded."""
+        path, target = self.images[index]
+        if "://" not in path:
+            return Record(path, target, self.name(index))
+        with fsspec.open(path, "rb") as file:
+            return Record(file.read(), target, self.name(index))
+
+    def name(self, index: int) -> str:
+        """Class folder and file name."""
+        return "/".join(self.images[index][0].split("/")[-2:])

@@ -1,0 +1,50 @@
+"""hfids/ data sets are found, and their columns and classes are found or asked for."""
+
+from collections import Counter
+
+import datasets
+import pytest
+
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
+from tests.conftest import CLASSES, encoded, picture
+from tests.data.loaders import opened as opened_split
+from tests.data.sources.reading import seen
+
+
+def test_columns_are_found_or_asked_for(tmp_path):
+    table = {"picture": [{"bytes": b"x", "path": None}], "kind": [1], "text": ["a"]}
+    kinds = datasets.Features(picture=datasets.Image(), kind=datasets.Value("int64"), text=datasets.Value("string"))
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict(table, features=kinds).to_parquet(tmp_path / "data" / "train.parquet")
+
+    def opened(*flags):
+        return opened_split(load_recipe(["--dataset", f"hfids/{tmp_path}", *flags]))
+
+    with pytest.raises(UserError, match="no class column found among picture, kind, text: name it with --target-key"):
+        opened()
+    source = opened("--target-key", "kind")
+    assert (source.image_key, source.target_key, source.names, source.num_samples) == ("picture", "kind", None, 1)
+
+
+def test_other_local_places(parquet, tmp_path):
+    recipe = load_recipe(["--dataset", f"hfids/{parquet.name}", "--data-dir", str(parquet.parent)])
+    assert opened_split(recipe).num_samples == 48
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="cannot be opened"):
+        opened_split(load_recipe(["--dataset", f"hfids/{tmp_path}/empty"]))
+
+
+def test_class_words_need_a_class_map(tmp_path):
+    table = {"image": [{"bytes": encoded(picture(n % 3, n)), "path": None} for n in range(9)], "kind": CLASSES * 3}
+    features = datasets.Features(image=datasets.Image(), kind=datasets.Value("string"))
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict(table, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    words = ["--dataset", f"hfids/{tmp_path / 'data'}", "--target-key", "kind"]
+    with pytest.raises(UserError, match="kind holds words, not class indices: map them with --class-map FILE"):
+        seen(*words)
+    (tmp_path / "classes.txt").write_text("\n".join(reversed(CLASSES)))
+    names, found = seen(*words, "--class-map", tmp_path / "classes.txt")
+    assert names == CLASSES[::-1] and Counter(t for t, _ in found.elements()) == {0: 3, 1: 3, 2: 3}
+    with pytest.raises(UserError, match=r"--class-map .*none.txt cannot be read"):
+        seen(*words, "--class-map", tmp_path / "none.txt")

@@ -1,0 +1,57 @@
+"""Recipe and source make loaders: whole updates, a position that fits or is not used, limits that end a run."""
+
+import json
+import time
+
+import pytest
+
+from dccd_timm.data import build
+from dccd_timm.data.build import Rank, build_train_loader
+from dccd_timm.data.sources.hfids_stream import HfidsStream
+from dccd_timm.errors import UserError
+from dccd_timm.launch.failures import explain
+from dccd_timm.recipe import load_recipe
+from tests.data.loaders import CPU, opened, recipe_for, train_loader
+
+CONFIG = dict(input_size=(3, 24, 24), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
+
+
+def test_accumulation_and_repeats_make_whole_updates(parquet, folders):
+    def batches(*flags):
+        recipe = recipe_for("map", parquet, folders, *flags)
+        return build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU)).batches_per_epoch
+
+    assert batches("--grad-accum-steps", 4) == 4
+    assert batches("--epoch-repeats", 2) == 12
+    assert batches("--train-batches-per-epoch", 20) == 20
+    with pytest.raises(UserError, match="no multiple"):
+        batches("--train-batches-per-epoch", 5, "--grad-accum-steps", 2)
+    with pytest.raises(UserError, match="lower --batch-size"):
+        batches("-b", 50)
+
+
+def test_a_near_view_cannot_be_moved_out_of_its_image(parquet, folders):
+    flags = ["--kd-model-name", "resnet18", "--kd-distill-type", "dccd", "--dccd-view-aug", "near"]
+    recipe = recipe_for("map", parquet, folders, *flags, "--dccd-near-shift", CONFIG["input_size"][1])
+    with pytest.raises(UserError, match="moves images of .* out of themselves"):
+        build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+
+
+def test_a_position_of_another_layout_is_not_used(numbered, caplog):
+    loader = train_loader(numbered(7), workers=2, batch_size=4)
+    batches = iter(loader)
+    next(batches)
+    state = json.loads(json.dumps(loader.state()))
+    again = train_loader(numbered(7), workers=1, batch_size=4, state=state)
+    assert "cannot go on exactly (workers 2 -> 1)" in caplog.text and again.position.given == 0
+
+
+def test_a_worker_that_is_stuck_ends_the_run_with_one_line(numbered, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "_GRACE", 0)
+    monkeypatch.setattr(HfidsStream, "rows", lambda *_: time.sleep(600))
+    loader = train_loader(numbered(1), flags=("--data-timeout", "1"))
+    with pytest.raises(RuntimeError) as stuck:
+        loader.peek()
+    recipe = load_recipe(["--dataset", "hfids/x", "--data-timeout", "1"])
+    line = explain(stuck.value, recipe, tmp_path)
+    assert "gave no batch for more than 1 s (--data-timeout)" in line and "hfids/x" in line
