@@ -6,166 +6,22 @@ Liu, Chen, Liu, "DCCD: Reducing Neural Network Redundancy via Distillation", IEE
 Axes: N samples of this rank, M = N * H * W activations of a channel, C channels (the same for both networks).
 """
 
-from typing import Any
+from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.distributed as dist
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-TARGETS = ("hard", "soft")
-DIRECTIONS = ("symmetric", "student")
-SCOPES = ("global", "local")
-NEGATIVES = ("teacher", "student")
+from dccd_timm.losses.products import all_reduce, num_ranks, own_products, products, sum_over_ranks
+
+Targets = Literal["hard", "soft"]
+Direction = Literal["symmetric", "student"]
+Scope = Literal["global", "local"]
+Negatives = Literal["teacher", "student"]
+
 # A channel whose variance is below this part of its mean square is constant: rounding, not signal.
 _CONSTANT = 1e-10
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose backward multiplies by the number of ranks, which DDP's average takes off again.
-
-    The gradient of a sum over ranks is the sum of the ranks' gradients. Every rank computes the same loss from the same
-    sums, so those are all equal, and need not be sent. That holds for one reduction, not for one behind another.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return _all_reduce(value)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0] * _ranks()
-
-
-def _all_reduce(value: Tensor) -> Tensor:
-    value = value.contiguous().clone()
-    dist.all_reduce(value)
-    return value
-
-
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-class _Products(torch.autograd.Function):
-    """Squared norms [C] of the columns of ``first`` [M, C] and its products [C, D] with those of ``second`` [M, D].
-
-    A function of its own because autograd would make three more passes over [M, C] for the norms; it differentiates by
-    ``first`` alone: the teacher is frozen.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(first, second)
-        return first.square().sum(0), first.T @ second
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        first, second = ctx.saved_tensors
-        return torch.addcmul(second @ grads[1].T, first, 2 * grads[0]), None
-
-
-class _OwnProducts(torch.autograd.Function):
-    """Products [C] of the columns of ``first`` [M, C] with those of ``second`` [M, C], and [C, C] with each other.
-
-    A function of its own because autograd would go through [M, C] x [C, C] once for each side of a symmetric product.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(first, second)
-        return (first * second).sum(0), first.T @ first
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        first, second = ctx.saved_tensors
-        return torch.addcmul(first @ (grads[1] + grads[1].T), second, grads[0]), None
-
-
-def _correlations(
-    student: Tensor, teacher: Tensor, soft: bool, shared: bool, own_negatives: bool
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Correlation of student channels with teacher channels: [M, C] twice to [C, C] in [-1, 1].
-
-    With ``own_negatives`` that is its diagonal alone, and off it stand the student's channels with each other. Also
-    returns the teacher's correlation with itself when ``soft``, and which of its channels vary, bool [C]: a constant
-    channel has no direction, its correlations and their gradients are 0. With ``shared`` the batch is that of all
-    ranks; only sums of C and C * C numbers cross them.
-
-    Global means are taken off first and without gradient: one pass in float32 would lose the variance of channels with
-    a large mean, and around the mean the derivative of a covariance by either mean is 0.
-    """
-    c = student.shape[1]
-    with torch.no_grad():
-        sums = torch.cat([student.new_tensor([len(student)]), student.sum(0), teacher.sum(0)])
-        sums = _all_reduce(sums) if shared else sums
-        count, (mean_student, mean_teacher) = sums[0], (sums[1:] / sums[0]).split(c)
-        teacher = teacher - mean_teacher
-        # the squared norms are the diagonal of the products, where those are needed anyway
-        own = teacher.T @ teacher if soft else teacher.square().sum(0)
-    # either the student's squared norms and all products with the teacher's channels, or the products of matching
-    # channels and all among the student's own, whose diagonal is its squared norms
-    products = _OwnProducts if own_negatives else _Products
-    vector, product = products.apply(student - mean_student, teacher)
-    if shared:
-        parts = _SumOverRanks.apply(torch.cat([vector, product.flatten(), own.flatten()]))
-        vector, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
-    square = product.diagonal() if own_negatives else vector
-    scale_student, _ = _inverse_norm(square, count * mean_student.square())
-    scale_teacher, varies = _inverse_norm(own.diagonal() if soft else own, count * mean_teacher.square())
-    similarity = own * torch.outer(scale_teacher, scale_teacher) if soft else None
-    if own_negatives:
-        among = product * torch.outer(scale_student, scale_student)
-        return among.diagonal_scatter(vector * scale_student * scale_teacher), similarity, varies
-    return product * torch.outer(scale_student, scale_teacher), similarity, varies
-
-
-def _inverse_norm(square: Tensor, square_of_mean: Tensor) -> tuple[Tensor, Tensor]:
-    """1 / norm of centred channels [C] from their squared norms, 0 for constant ones, and which ones vary."""
-    varies = square > _CONSTANT * (square + square_of_mean)
-    # where() on both sides: the gradient of rsqrt at 0 is infinite, and infinity * 0 is not a number
-    return torch.where(varies, torch.where(varies, square, 1.0).rsqrt(), 0.0), varies
-
-
-def channel_contrastive_loss(
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float = 0.1,
-    targets: str = "hard",
-    direction: str = "symmetric",
-    scope: str = "global",
-    negatives: str = "teacher",
-) -> Tensor:
-    """Contrast over channels of [M, C] activations: CE(R / tau, diag) by rows and columns; a float32 scalar.
-
-    R [C, C] is the correlation of student channels with teacher channels. ``negatives="student"`` leaves that on the
-    diagonal alone: off it stand the correlations of the student's channels with each other, which have to differ.
-    ``soft`` targets replace diag by the softmax of the teacher's own correlations / tau, so that channels alike in the
-    teacher are no false negatives. ``direction="student"`` keeps the rows only. ``scope="local"`` takes the statistics
-    of this rank alone. Constant teacher channels take no part: they carry no target.
-    """
-    with torch.autocast(student.device.type, enabled=False):
-        shared = scope == "global" and _ranks() > 1
-        correlation, similarity, alive = _correlations(
-            student.float(), teacher.float(), targets == "soft", shared, negatives == "student"
-        )
-        keep = alive[None, :] & alive[:, None]
-        # a large negative number and not -inf: 0 * inf in the products below would not be a number
-        logits = (correlation / temperature).masked_fill(~keep, -1e4)
-        # cross-entropy of rows whose targets sum to 1: log-sum-exp minus the logits under the targets
-        total = torch.where(alive, logits.logsumexp(dim=1), 0.0).sum()
-        if direction == "symmetric":
-            total = 0.5 * (total + torch.where(alive, logits.logsumexp(dim=0), 0.0).sum())
-        if similarity is None:
-            total = total - torch.where(alive, logits.diagonal(), 0.0).sum()
-        else:
-            wanted = (similarity / temperature).masked_fill_(~keep, -torch.inf).softmax(dim=1).nan_to_num_()
-            wanted = 0.5 * (wanted + wanted.T) if direction == "symmetric" else wanted
-            total = total - (wanted * logits).sum()
-        return total / alive.sum().clamp(min=1)
 
 
 class ChannelContrastiveLoss(nn.Module):
@@ -185,31 +41,33 @@ class ChannelContrastiveLoss(nn.Module):
         negatives: what a student channel is told from: the ``teacher``'s other channels, or the ``student``'s own.
 
     Raises:
-        ValueError: for unknown words, or features that do not share N and C.
+        ValueError: for an unknown choice, or features that do not share N and C.
     """
 
     def __init__(
         self,
         temperature: float = 0.1,
-        targets: str = "hard",
-        direction: str = "symmetric",
-        scope: str = "global",
-        negatives: str = "teacher",
+        targets: Targets = "soft",
+        direction: Direction = "symmetric",
+        scope: Scope = "global",
+        negatives: Negatives = "teacher",
     ) -> None:
         super().__init__()
-        words = {"targets": (targets, TARGETS), "direction": (direction, DIRECTIONS), "scope": (scope, SCOPES),
-                 "negatives": (negatives, NEGATIVES)}  # fmt: skip
-        for name, (word, known) in words.items():
-            if word not in known:
-                raise ValueError(f"{name} must be one of {known}, got {word!r}")
+        check_choice("targets", targets, get_args(Targets))
+        check_choice("direction", direction, get_args(Direction))
+        check_choice("scope", scope, get_args(Scope))
+        check_choice("negatives", negatives, get_args(Negatives))
         self.temperature = temperature
-        self.options = {"targets": targets, "direction": direction, "scope": scope, "negatives": negatives}
+        self.targets, self.direction, self.scope, self.negatives = targets, direction, scope, negatives
 
     def extra_repr(self) -> str:
         """Settings, for print()."""
-        return ", ".join(f"{name}={word}" for name, word in {"temperature": self.temperature, **self.options}.items())
+        names = ("temperature", "targets", "direction", "scope", "negatives")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
-    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    def forward(
+        self, student_features: Float[Tensor, "_ _ *student_grid"], teacher_features: Float[Tensor, "_ _ *teacher_grid"]
+    ) -> Float32[Tensor, ""]:
         """Loss between [N, C, H, W] pairs, or [N, C]; a float32 scalar."""
         student, teacher = student_features, teacher_features
         if student.ndim != teacher.ndim or student.ndim not in (2, 4) or student.shape[:2] != teacher.shape[:2]:
@@ -220,7 +78,115 @@ class ChannelContrastiveLoss(nn.Module):
         if student.ndim == 4:
             grid = common_grid(student.shape[-2:], teacher.shape[-2:])
             student, teacher = (_channels_last_axis(pool_to(f, grid)) for f in (student, teacher))
-        return channel_contrastive_loss(student, teacher, self.temperature, **self.options)
+        return channel_contrastive_loss(
+            student, teacher, self.temperature, self.targets, self.direction, self.scope, self.negatives
+        )
+
+
+def channel_contrastive_loss(
+    student: Float[Tensor, "M C"],
+    teacher: Float[Tensor, "M C"],
+    temperature: float = 0.1,
+    targets: Targets = "soft",
+    direction: Direction = "symmetric",
+    scope: Scope = "global",
+    negatives: Negatives = "teacher",
+) -> Float32[Tensor, ""]:
+    """Contrast over channels of [M, C] activations: CE(R / tau, diag) by rows and columns; a float32 scalar.
+
+    R [C, C] is the correlation of student channels with teacher channels. ``negatives="student"`` leaves that on the
+    diagonal alone: off it stand the correlations of the student's channels with each other, which have to differ.
+    ``soft`` targets replace diag by the softmax of the teacher's own correlations / tau, so that channels alike in the
+    teacher are no false negatives. ``direction="student"`` keeps the rows only. ``scope="local"`` takes the statistics
+    of this rank alone. Constant teacher channels take no part: they carry no target.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        shared = scope == "global" and num_ranks() > 1
+        correlation, similarity, alive = _correlations(
+            student.float(), teacher.float(), targets == "soft", shared, negatives == "student"
+        )
+        keep = alive[None, :] & alive[:, None]
+        # a large negative number and not -inf: 0 * inf in the products below would not be a number
+        logits = (correlation / temperature).masked_fill(~keep, -1e4)
+        # cross-entropy of rows whose targets sum to 1: log-sum-exp minus the logits under the targets
+        total = torch.where(alive, logits.logsumexp(dim=1), 0.0).sum()
+        if direction == "symmetric":
+            total = 0.5 * (total + torch.where(alive, logits.logsumexp(dim=0), 0.0).sum())
+        if similarity is None:
+            total = total - torch.where(alive, logits.diagonal(), 0.0).sum()
+        else:
+            wanted = (similarity / temperature).masked_fill_(~keep, -torch.inf).softmax(dim=1).nan_to_num_()
+            wanted = 0.5 * (wanted + wanted.T) if direction == "symmetric" else wanted
+            total = total - (wanted * logits).sum()
+        return total / alive.sum().clamp(min=1)
+
+
+class _Correlations(NamedTuple):
+    """Correlations in [-1, 1] of student channels (rows) and teacher channels (columns).
+
+    ``similarity`` is that of the teacher's channels with each other, where it was asked for. A teacher channel that
+    does not vary has no direction: its correlations and their gradients are 0.
+    """
+
+    correlation: Float[Tensor, "C C"]
+    similarity: Float[Tensor, "C C"] | None
+    varies: Bool[Tensor, "C"]
+
+
+def _correlations(
+    student: Float[Tensor, "M C"], teacher: Float[Tensor, "M C"], soft: bool, shared: bool, own_negatives: bool
+) -> _Correlations:
+    """Correlation of student channels with teacher channels over M activations.
+
+    With ``own_negatives`` that is its diagonal alone, and off it stand the student's channels with each other. With
+    ``soft`` there is also the teacher's similarity. With ``shared`` the batch is that of all ranks; only sums of C and
+    C * C numbers cross them.
+
+    Global means are taken off first and without gradient: one pass in float32 would lose the variance of channels with
+    a large mean, and around the mean the derivative of a covariance by either mean is 0.
+    """
+    c = student.shape[1]
+    with torch.no_grad():
+        sums = torch.cat([student.new_tensor([len(student)]), student.sum(0), teacher.sum(0)])
+        sums = all_reduce(sums) if shared else sums
+        count, (mean_student, mean_teacher) = sums[0], (sums[1:] / sums[0]).split(c)
+        teacher = teacher - mean_teacher
+        # the squared norms are the diagonal of the products, where those are needed anyway
+        own = teacher.T @ teacher if soft else teacher.square().sum(0)
+    # either the student's squared norms and all products with the teacher's channels, or the products of matching
+    # channels and all among the student's own, whose diagonal is its squared norms
+    vector, product = (own_products if own_negatives else products)(student - mean_student, teacher)
+    if shared:
+        parts = sum_over_ranks(torch.cat([vector, product.flatten(), own.flatten()]))
+        vector, product, own = parts[:c], parts[c : c + c * c].view(c, c), parts[c + c * c :].view_as(own).detach()
+    square = product.diagonal() if own_negatives else vector
+    scale_student, _ = _inverse_norm(square, count * mean_student.square())
+    scale_teacher, varies = _inverse_norm(own.diagonal() if soft else own, count * mean_teacher.square())
+    similarity = own * torch.outer(scale_teacher, scale_teacher) if soft else None
+    if own_negatives:
+        among = product * torch.outer(scale_student, scale_student)
+        matching = among.diagonal_scatter(vector * scale_student * scale_teacher)
+        return _Correlations(matching, similarity, varies)
+    return _Correlations(product * torch.outer(scale_student, scale_teacher), similarity, varies)
+
+
+def _inverse_norm(
+    square: Float[Tensor, "C"], square_of_mean: Float[Tensor, "C"]
+) -> tuple[Float[Tensor, "C"], Bool[Tensor, "C"]]:
+    """1 / norm of centred channels from their squared norms, 0 for constant ones, and which ones vary."""
+    varies = square > _CONSTANT * (square + square_of_mean)
+    # where() on both sides: the gradient of rsqrt at 0 is infinite, and infinity * 0 is not a number
+    return torch.where(varies, torch.where(varies, square, 1.0).rsqrt(), 0.0), varies
+
+
+def check_choice(name: str, choice: str, known: tuple[str, ...]) -> None:
+    """Refuse what is not one of the known choices.
+
+    Raises:
+        ValueError: names them all.
+    """
+    if choice not in known:
+        raise ValueError(f"{name} must be one of {known}, got {choice!r}")
 
 
 def common_grid(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int]:
@@ -228,11 +194,11 @@ def common_grid(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, i
     return min(first[0], second[0]), min(first[1], second[1])
 
 
-def pool_to(features: Tensor, grid: tuple[int, int]) -> Tensor:
+def pool_to(features: Float[Tensor, "N C _ _"], grid: tuple[int, int]) -> Float[Tensor, "N C h w"]:
     """Average-pool [N, C, H, W] to ``grid``; a map of that size is returned as it is."""
     return features if features.shape[-2:] == grid else F.adaptive_avg_pool2d(features, grid)
 
 
-def _channels_last_axis(features: Tensor) -> Tensor:
+def _channels_last_axis(features: Float[Tensor, "N C H W"]) -> Float[Tensor, "M C"]:
     """[N, C, H, W] to [N * H * W, C]."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)

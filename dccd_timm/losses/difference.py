@@ -5,19 +5,24 @@ Liu, Chen, Liu, "DCCD: Reducing Neural Network Redundancy via Distillation", IEE
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dccd_timm.losses.kd import distillation_loss
 
-FORMS = ("kl", "mse")
+Form = Literal["kl", "mse"]
 
 
 def dynamic_difference_loss(
-    student_difference: Tensor, teacher_difference: Tensor, temperature: float = 4.0, form: str = "kl"
-) -> Tensor:
+    student_difference: Float[Tensor, "B K"],
+    teacher_difference: Float[Tensor, "B K"],
+    temperature: float = 4.0,
+    form: Form = "kl",
+) -> Float32[Tensor, ""]:
     """Distance between the differences D = z(view a) - z(view b) of logits [B, K]; a float32 scalar.
 
     ``kl``: T^2 * KL(softmax(D_t / T) || softmax(D_s / T)), averaged over D and -D, the two orders of the pair.
@@ -46,11 +51,11 @@ class DynamicDifferenceLoss(nn.Module):
     """
 
     def __init__(
-        self, temperature: float = 4.0, views: int = 2, form: str = "kl", pair: Sequence[int] = (0, 1)
+        self, temperature: float = 4.0, views: int = 2, form: Form = "kl", pair: Sequence[int] = (0, 1)
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {FORMS}, got {form!r}")
+        if form not in get_args(Form):
+            raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
         if views < 2:
             raise ValueError(f"a difference needs at least 2 views of an image, got {views}")
         if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= v < views for v in pair):
@@ -61,7 +66,9 @@ class DynamicDifferenceLoss(nn.Module):
         """Settings, for print()."""
         return f"temperature={self.temperature}, views={self.views}, form={self.form}, pair={self.pair}"
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def forward(
+        self, student_logits: Float[Tensor, "_ _"], teacher_logits: Float[Tensor, "_ _"]
+    ) -> Float32[Tensor, ""]:
         """Loss over view-major logits [V * B, K] (row v * B + b is view v of image b); a float32 scalar."""
         if student_logits.shape != teacher_logits.shape or len(student_logits) % self.views:
             raise ValueError(
@@ -69,6 +76,6 @@ class DynamicDifferenceLoss(nn.Module):
                 f" {tuple(teacher_logits.shape)}"
             )
         a, b = self.pair
-        student = student_logits.float().unflatten(0, (self.views, -1))
-        teacher = teacher_logits.float().unflatten(0, (self.views, -1))
+        student: Float[Tensor, "V B K"] = student_logits.float().unflatten(0, (self.views, -1))
+        teacher: Float[Tensor, "V B K"] = teacher_logits.float().unflatten(0, (self.views, -1))
         return dynamic_difference_loss(student[a] - student[b], teacher[a] - teacher[b], self.temperature, self.form)

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dccd_timm.models.taps import tapped_forward
+from dccd_timm.models.timm_model import as_timm
 
 # Largest change of an answer, as a part of its largest value: far above rounding, far below a wrong fold.
 _TOLERANCE = 1e-3
@@ -21,8 +22,8 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     """A copy of an eval-mode timm model with every BatchNorm that directly follows one convolution folded into it.
 
     Which follow is seen on a noise image of the model's own size; logits and the maps of all stages are compared before
-    and after. The model itself comes back when there is nothing to fold, it is not float32, or the answers would
-    change by more than rounding.
+    and after. Returns the model itself when there is nothing to fold, it is not float32, or the answers would change
+    by more than rounding.
     """
     parameter = next(model.parameters())
     if parameter.dtype != torch.float32 or not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
@@ -32,7 +33,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     try:
         pairs, before = _neighbours(model, image)
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-        return model  # no maps, or not of such an image: who needs them says so
+        return model  # no maps, or not of such an image: the task raises where it needs them
     if not pairs:
         return model
     folded = copy.deepcopy(model)
@@ -51,7 +52,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 
 
 def _answers(model: nn.Module, image: Tensor) -> list[Tensor]:
-    logits, maps = tapped_forward(model, image, range(len(model.feature_info)))  # type: ignore[arg-type]
+    logits, maps = tapped_forward(model, image, range(len(as_timm(model).feature_info)))
     return [logits, *maps]
 
 
@@ -61,15 +62,15 @@ def _neighbours(model: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]],
     made: dict[int, tuple[str, Tensor]] = {}
     found: list[tuple[str, str]] = []
 
-    def on_conv(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_conv(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             calls[name] += 1
             made[id(output)] = name, output  # the tensor is kept, so that no other one gets its id
 
         return hook
 
-    def on_norm(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+    def on_norm(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             calls[name] += 1
             if id(args[0]) in made:
                 found.append((made[id(args[0])][0], name))

@@ -5,21 +5,22 @@ features gives the logits: one backbone pass, one head pass, no layout guessing.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dccd_timm.errors import one_line
+from dccd_timm.models.timm_model import as_timm
 
 MIN_POSITIONS = 16
 
 
 def check_tappable(model: nn.Module, role: str) -> None:
-    """Refuse a model without feature maps or classifier, in one line.
+    """Refuse a model without feature maps or classifier.
 
     Raises:
-        ValueError: names the model's role and what it lacks.
+        ValueError: names the model's role and what it lacks, in one line.
     """
     name = f"{role} {type(model).__name__}"
     for method in ("forward_intermediates", "forward_head", "feature_info", "get_classifier"):
@@ -37,18 +38,23 @@ def _patch_drop(model: nn.Module) -> float:
     return float(getattr(drop, "prob", 0.0) or 0.0)
 
 
-def single_head(model: Any) -> None:
+def single_head(model: nn.Module) -> None:
     """Let a two-headed distilled model answer with the mean of its heads, in training too."""
-    if hasattr(model, "set_distilled_training"):
-        model.set_distilled_training(False)
+    set_distilled_training = getattr(model, "set_distilled_training", None)
+    if set_distilled_training is not None:
+        set_distilled_training(False)
 
 
-def tapped_forward(model: Any, images: Tensor, stages: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+def tapped_forward(
+    model: nn.Module, images: Float[Tensor, "N _ _ _"], stages: Sequence[int]
+) -> tuple[Float[Tensor, "N K"], list[Float[Tensor, "N _ _ _"]]]:
     """Logits [N, K] and the maps [N, C, H, W] of ``stages`` (indices into feature_info, ascending) in one pass."""
     maps: list[Tensor] = []
+    logits: Tensor | tuple[Tensor, ...]
     if stages:
-        final, maps = model.forward_intermediates(images, indices=list(stages), output_fmt="NCHW")
-        logits = model.forward_head(final)
+        timm_model = as_timm(model)
+        final, maps = timm_model.forward_intermediates(images, indices=list(stages), output_fmt="NCHW")
+        logits = timm_model.forward_head(final)
     else:
         logits = model(images)
     if isinstance(logits, tuple):
@@ -65,20 +71,21 @@ def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tupl
         ValueError: when the model cannot take the image or its maps are not what it says.
     """
     check_tappable(model, role)
+    timm_model = as_timm(model)
     was_training = model.training
     parameter = next(model.parameters())
     image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
     try:
         with torch.no_grad():
-            count = len(model.feature_info)  # type: ignore[arg-type]
-            _, maps = tapped_forward(model.eval(), image, range(count))
+            _, maps = tapped_forward(model.eval(), image, range(len(timm_model.feature_info)))
     except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
             f"{role} {type(model).__name__} gives no feature maps for images of {input_size}: {one_line(error)}"
         ) from error
     finally:
         model.train(was_training)
-    for stage, (shape, info) in enumerate(zip((tuple(m.shape[1:]) for m in maps), model.feature_info, strict=True)):  # type: ignore[arg-type]
+    shapes = [tuple(m.shape[1:]) for m in maps]
+    for stage, (shape, info) in enumerate(zip(shapes, timm_model.feature_info, strict=True)):
         if len(shape) != 3 or shape[0] != info["num_chs"]:
             raise ValueError(
                 f"{role} {type(model).__name__}: the map of stage {stage} is {shape}, not [{info['num_chs']}, H, W]"

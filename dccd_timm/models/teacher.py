@@ -1,22 +1,25 @@
-"""The frozen teacher: loaded with its own head, put to sleep at birth, fed as it was trained."""
+"""The frozen teacher: loaded with its own head, in eval mode always, fed as it was trained."""
 
 import argparse
-import contextlib
 import difflib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, overload
 
 import timm
 import torch
+from jaxtyping import Float, Float32
 from timm.data import resolve_input_data_config
 from timm.models import get_model_input_config, load_checkpoint, load_state_dict, split_model_name_tag
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.models.fold import fold_batch_norms
 from dccd_timm.models.load import check_name, create
 from dccd_timm.models.taps import single_head, tapped_forward
+from dccd_timm.models.timm_model import as_timm
 
 # ITU-R BT.601 luma, what PIL's convert("L") uses
 _LUMA = (0.299, 0.587, 0.114)
@@ -57,7 +60,7 @@ def check_classes(teacher: nn.Module, num_classes: int | None, name: str = "") -
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Put a model to sleep: eval mode, no gradients, the mean of its heads as answer."""
+    """Eval mode, no gradients, and the mean of its heads as answer."""
     single_head(model)
     return model.eval().requires_grad_(False)
 
@@ -89,8 +92,8 @@ def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: 
     return model
 
 
-def _shape_of_checkpoint(name: str, state: dict[str, Any]) -> tuple[int, int | None]:
-    """Image channels and classes that a state dict was trained with, read where timm says stem and classifier are."""
+def _shape_of_checkpoint(name: str, state: dict[str, Tensor]) -> tuple[int, int | None]:
+    """Image channels and classes of a state dict, read where timm says that stem and classifier are."""
     cfg = timm.get_pretrained_cfg(split_model_name_tag(name)[0])
     stem, head = (getattr(cfg, key, None) for key in ("first_conv", "classifier"))
     first = [s if isinstance(s, str) else s[0] if s else "" for s in (stem, head)]
@@ -100,7 +103,11 @@ def _shape_of_checkpoint(name: str, state: dict[str, Any]) -> tuple[int, int | N
 
 
 class FrozenTeacher(nn.Module):
-    """A sleeping teacher that takes the student's images: other normalisation, channels and size are undone here.
+    """A frozen teacher that takes the student's images: other normalisation, channels and size are undone here.
+
+    It is what DCCDTask, timm's own distillation tasks and the evaluation all take. timm's tasks convert between the
+    normalisations that both networks name; the teacher names the student's, so that theirs does nothing and ours, which
+    also knows channels, fixed sizes and ``--mean/--std``, does it all.
 
     Args:
         model: any timm classifier.
@@ -108,6 +115,7 @@ class FrozenTeacher(nn.Module):
         std: likewise.
         input_size: the student's images [C, H, W].
         dtype: precision that the model is brought to and computes in, under any autocast; None leaves both alone.
+        fold: whether to take a copy of the model with its BatchNorms folded into the convolutions, where it has any.
 
     Raises:
         ValueError: for channels that cannot be converted.
@@ -122,18 +130,29 @@ class FrozenTeacher(nn.Module):
         model: nn.Module,
         mean: Sequence[float],
         std: Sequence[float],
-        input_size: tuple[int, ...],
+        input_size: Sequence[int],
         dtype: torch.dtype | None = None,
+        fold: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.dtype = freeze(model).to(dtype), dtype
+        self.num_parameters = sum(p.numel() for p in model.parameters())  # folding takes some away
+        model = fold_batch_norms(freeze(model)) if fold else freeze(model)
+        self.model, self.dtype = model.to(dtype), dtype
+        # what timm's tasks read
+        self.pretrained_cfg = dict(mean=tuple(mean), std=tuple(std))
+        self.num_classes = as_timm(model).num_classes
+        self.head_hidden_size = getattr(model, "head_hidden_size", None) or getattr(model, "num_features", None)
+
         own = get_model_input_config(model)
-        own_size = tuple(own["input_size"])
-        cfg = resolve_input_data_config(model)
+        own_size: tuple[int, ...] = tuple(own["input_size"])
         self.in_chans = own_size[0]
         # Only a model that cannot take other sizes gets its own; all others see what the student sees.
-        self.resize = own_size[1:] if own["fixed_input_size"] and own_size[1:] != tuple(input_size[1:]) else None
-        student_chans = input_size[0]
+        fixed = own["fixed_input_size"] and own_size[1:] != tuple(input_size[1:])
+        self.own_input_size = (own_size[1], own_size[2]) if fixed else None
+        self._convert_pixels(mean, std, input_size[0])
+
+    def _convert_pixels(self, mean: Sequence[float], std: Sequence[float], student_chans: int) -> None:
+        """Prepare what turns the student's pixels into the teacher's."""
         if self.in_chans != student_chans and (student_chans, self.in_chans) not in ((1, 3), (3, 1)):
             raise ValueError(
                 f"images of {student_chans} channels cannot be shown to a teacher of {self.in_chans}: set in_chans to"
@@ -142,7 +161,8 @@ class FrozenTeacher(nn.Module):
         self.to_grey = student_chans == 3 and self.in_chans == 1
         # x_teacher = (x * std_s + mean_s - mean_t) / std_t, folded into one multiplication and one addition, and left
         # out where both networks agree: decided here, since a comparison in each step would wait for the device.
-        mean_s, std_s, mean_t, std_t = (_per_channel(v) for v in (mean, std, cfg["mean"], cfg["std"]))
+        own = resolve_input_data_config(self.model)
+        mean_s, std_s, mean_t, std_t = (_per_channel(v) for v in (mean, std, own["mean"], own["std"]))
         if self.to_grey:
             luma = torch.tensor(_LUMA).view(1, 3, 1, 1)
             self.register_buffer("luma", luma * std_s / std_t, persistent=False)
@@ -153,72 +173,61 @@ class FrozenTeacher(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
-    @property
-    def own_input_size(self) -> tuple[int, ...] | None:
-        """Height and width that the images are resized to, or None when they stay as they are."""
-        return self.resize
+    def input_size(self, student_size: Sequence[int]) -> tuple[int, int, int]:
+        """Channels, height and width of the images that the model gets for a student's images [C, H, W]."""
+        height, width = self.own_input_size or (student_size[1], student_size[2])
+        return self.in_chans, height, width
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever the task around does."""
         return super().train(False)
 
-    def adapt(self, images: Tensor) -> Tensor:
-        """The student's images [N, C, H, W] as this teacher wants them."""
+    def adapt(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C_t H_t W_t"]:
+        """The student's images as this teacher wants them."""
         if self.to_grey:
             images = (images * self.luma).sum(1, keepdim=True)
         elif self.in_chans != images.shape[1]:
             images = images.expand(-1, self.in_chans, -1, -1)
         if not self.same_normalisation:
             images = images * self.scale + self.shift
-        if self.resize:
-            images = F.interpolate(images, size=self.resize, mode="bicubic", antialias=True, align_corners=False)
+        if self.own_input_size:
+            images = F.interpolate(
+                images, size=self.own_input_size, mode="bicubic", antialias=True, align_corners=False
+            )
         return images if self.dtype is None else images.to(self.dtype)
 
+    @overload
+    def forward(self, images: Tensor, stages: None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, images: Tensor, stages: Sequence[int]) -> tuple[Tensor, list[Tensor]]: ...
+
     @torch.no_grad()
-    def forward(self, images: Tensor, stages: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Logits [N, K] and the maps of ``stages`` for the student's images [N, C, H, W], without gradients."""
-        with self.precision(images):
-            return tapped_forward(self.model, self.adapt(images), stages)
+    def forward(
+        self, images: Float[Tensor, "N C H W"], stages: Sequence[int] | None = None
+    ) -> Float32[Tensor, "N K"] | tuple[Float32[Tensor, "N K"], list[Tensor]]:
+        """Logits in float32 for the student's images, without gradients; with ``stages`` also the maps of those."""
+        with self._precision(images):
+            logits, maps = tapped_forward(self.model, self.adapt(images), stages or ())
+        return logits.float() if stages is None else (logits.float(), maps)
 
-    def precision(self, images: Tensor) -> contextlib.AbstractContextManager[Any]:
-        """The teacher's own precision in place of the student's autocast."""
-        return contextlib.nullcontext() if self.dtype is None else torch.autocast(images.device.type, enabled=False)
-
-
-class TimmTeacher(FrozenTeacher):
-    """A :class:`FrozenTeacher` in the form that timm's own distillation tasks take.
-
-    It carries the student's normalisation as its own, so that timm's conversion between the two does nothing and ours,
-    which also knows channels, fixed sizes and ``--mean/--std``, does it all.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        mean: Sequence[float],
-        std: Sequence[float],
-        input_size: tuple[int, ...],
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(model, mean, std, input_size, dtype)
-        self.pretrained_cfg = dict(mean=tuple(mean), std=tuple(std))
-        self.num_classes = model.num_classes
-        self.head_hidden_size = getattr(model, "head_hidden_size", None) or model.num_features
-
-    def forward(self, images: Tensor, stages: Sequence[int] = ()) -> Tensor:  # type: ignore[override]
-        """Logits [N, K] for the student's images [N, C, H, W]."""
-        return super().forward(images, stages)[0].float()
-
-    def forward_features(self, images: Tensor) -> Any:
+    def forward_features(self, images: Float[Tensor, "N C H W"]) -> Tensor:
         """The teacher's unpooled features, in its own layout."""
-        with self.precision(images):
-            return self.model.forward_features(self.adapt(images))  # type: ignore[operator]
+        with self._precision(images):
+            return as_timm(self.model).forward_features(self.adapt(images))
 
-    def forward_head(self, features: Any, pre_logits: bool = False) -> Tensor:
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """The teacher's head over :meth:`forward_features`."""
-        with self.precision(features):
-            pooled: Tensor = self.model.forward_head(features, pre_logits=pre_logits)  # type: ignore[operator]
-            return pooled.float()
+        with self._precision(features):
+            return as_timm(self.model).forward_head(features, pre_logits=pre_logits).float()
+
+    def _precision(self, images: Tensor) -> AbstractContextManager[object]:
+        """The teacher's own precision in place of the student's autocast."""
+        return nullcontext() if self.dtype is None else torch.autocast(images.device.type, enabled=False)
+
+
+# one class for all; the name goes when its last user does
+TimmTeacher = FrozenTeacher
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:

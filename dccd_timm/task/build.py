@@ -1,5 +1,6 @@
-"""Recipe -> the task: DCCDTask or one of timm's own, all in one form, so that every comparison runs in one loop."""
+"""Recipe -> the task: DCCDTask or one of timm's own, so that every comparison runs in one loop."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from timm.task import (
 from torch import nn
 
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.models.teacher import TimmTeacher
+from dccd_timm.models.teacher import FrozenTeacher
 from dccd_timm.recipe import Recipe
+from dccd_timm.task.contract import unwrapped
 from dccd_timm.task.dccd import DCCDTask
 
 
@@ -34,63 +36,50 @@ def build_task(
         UserError: when the pair cannot work with this method; one line with the cause.
     """
     student.to(device)
-    method = recipe.kd_distill_type
     shared: dict[str, Any] = dict(criterion=_criterion(recipe, soft_targets), device=device, verbose=False)
-    if method == "none":
+    if recipe.kd_distill_type == "none":
         return ClassificationTask(student, **shared)
     assert teacher is not None
     shared |= dict(distill_loss_weight=recipe.distill_loss_weight, task_loss_weight=recipe.task_loss_weight)
+    images = data_config["input_size"], data_config["mean"], data_config["std"]
     try:
-        if method == "dccd":
-            return _dccd(recipe, student, teacher, data_config, shared | dict(teacher_dtype=teacher_dtype))
-        timm_teacher = TimmTeacher(
-            teacher, data_config["mean"], data_config["std"], data_config["input_size"], teacher_dtype
-        )
-        timm_teacher.to(device)
-        if method == "logit":
-            return LogitDistillationTask(
-                student, timm_teacher, loss_type=recipe.kd_loss_type, temperature=recipe.kd_temperature, **shared
-            )
-        if method == "feature":
-            return FeatureDistillationTask(
-                student,
-                timm_teacher,
-                student_feature_dim=recipe.kd_student_feature_dim,
-                teacher_feature_dim=recipe.kd_teacher_feature_dim,
-                **shared,
-            )
-        return TokenDistillationTask(
-            student,
-            timm_teacher,
-            distill_type=recipe.kd_token_distill_type,
-            temperature=recipe.kd_temperature,
-            **shared,
-        )
+        if recipe.kd_distill_type == "dccd":
+            return _dccd(recipe, student, teacher, images, shared | dict(teacher_dtype=teacher_dtype))
+        size, mean, std = images
+        frozen = FrozenTeacher(teacher, mean, std, size, teacher_dtype).to(device)
+        return _timm_task(recipe, student, frozen, shared)
+    except UserError:
+        raise
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(one_line(error)) from error
 
 
-def term_weights(task: TrainingTask) -> dict[str, float]:
-    """The weight of each loss term, by the term's name in the task's output."""
-    if isinstance(task, DCCDTask):
-        return {
-            "task_loss": task.task_loss_weight,
-            "kd_loss": task.distill_loss_weight,
-            "contrast_loss": task.contrast_loss_weight,
-            "difference_loss": task.difference_loss_weight,
-        }
-    weights = {"task_loss": getattr(task, "task_loss_weight", 1.0)}
-    if isinstance(task, LogitDistillationTask | FeatureDistillationTask | TokenDistillationTask):
-        name = "distill_loss" if isinstance(task, TokenDistillationTask) else "kd_loss"
-        weights[name] = task.distill_loss_weight
-    return weights
+def _timm_task(recipe: Recipe, student: nn.Module, teacher: FrozenTeacher, shared: dict[str, Any]) -> TrainingTask:
+    if recipe.kd_distill_type == "logit":
+        return LogitDistillationTask(
+            student, teacher, loss_type=recipe.kd_loss_type, temperature=recipe.kd_temperature, **shared
+        )
+    if recipe.kd_distill_type == "feature":
+        return FeatureDistillationTask(
+            student,
+            teacher,
+            student_feature_dim=recipe.kd_student_feature_dim,
+            teacher_feature_dim=recipe.kd_teacher_feature_dim,
+            **shared,
+        )
+    return TokenDistillationTask(
+        student, teacher, distill_type=recipe.kd_token_distill_type, temperature=recipe.kd_temperature, **shared
+    )
 
 
 def _dccd(
-    recipe: Recipe, student: nn.Module, teacher: nn.Module, data_config: dict[str, Any], shared: dict[str, Any]
+    recipe: Recipe,
+    student: nn.Module,
+    teacher: nn.Module,
+    images: tuple[Sequence[int], Sequence[float], Sequence[float]],
+    shared: dict[str, Any],
 ) -> DCCDTask:
+    input_size, input_mean, input_std = images
     return DCCDTask(
         student,
         teacher,
@@ -108,11 +97,33 @@ def _dccd(
         difference_temperature=recipe.dccd_difference_temperature,
         difference_form=recipe.dccd_difference_loss,
         difference_views=recipe.dccd_difference_views,
-        input_size=data_config["input_size"],
-        input_mean=data_config["mean"],
-        input_std=data_config["std"],
+        input_size=input_size,
+        input_mean=input_mean,
+        input_std=input_std,
         **shared,
     )
+
+
+def term_weights(task: TrainingTask) -> dict[str, float]:
+    """The weight of each part of a task's loss, by the part's name in the task's output."""
+    if isinstance(task, DCCDTask):
+        return task.term_weights
+    if isinstance(task, LogitDistillationTask | FeatureDistillationTask):
+        return {"task_loss": task.task_loss_weight, "kd_loss": task.distill_loss_weight}
+    if isinstance(task, TokenDistillationTask):
+        return {"task_loss": task.task_loss_weight, "distill_loss": task.distill_loss_weight}
+    return {"task_loss": 1.0}
+
+
+def teacher_of(task: TrainingTask) -> FrozenTeacher | None:
+    """The teacher of a task that :func:`build_task` made, whatever has been compiled; None without one."""
+    if isinstance(task, DCCDTask):
+        return task.teacher
+    if isinstance(task, LogitDistillationTask | FeatureDistillationTask | TokenDistillationTask):
+        teacher = unwrapped(task.teacher.model)
+        assert isinstance(teacher, FrozenTeacher)
+        return teacher
+    return None
 
 
 def _criterion(recipe: Recipe, soft_targets: bool) -> nn.Module:

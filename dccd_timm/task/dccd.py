@@ -4,25 +4,47 @@ Liu, Chen, Liu, "DCCD: Reducing Neural Network Redundancy via Distillation", IEE
 (DOI 10.1109/TNNLS.2023.3238337). Only its abstract was available: the formulas are our reading of it.
 """
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
+from jaxtyping import Float
 from timm.data import resolve_input_data_config
-from timm.task import TrainingTask, resolve_classification_loss
-from timm.utils import unwrap_model
+from timm.task import resolve_classification_loss
 from torch import Tensor, nn
 
 from dccd_timm.batch import fold_views
 from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss, distillation_loss
-from dccd_timm.losses.contrast import common_grid
-from dccd_timm.models.fold import fold_batch_norms
+from dccd_timm.losses.contrast import Direction, Negatives, Scope, Targets, check_choice, common_grid
+from dccd_timm.losses.difference import Form
 from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head
-from dccd_timm.models.teacher import FrozenTeacher, check_classes, freeze, load_teacher
+from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
+from dccd_timm.models.timm_model import as_timm
+from dccd_timm.task.contract import TappedTask
 from dccd_timm.task.trainable import TappedStudent
 
+Where = Literal["spatial", "pooled"]
 
-class DCCDTask(TrainingTask):
+
+class Answers(NamedTuple):
+    """What a step's loss is computed from: logits and maps of both networks on N view-major images, and targets."""
+
+    target: Tensor  # [N] classes or [N, K] shares
+    student: Float[Tensor, "N K"]
+    teacher: Float[Tensor, "N K"]
+    student_maps: list[Float[Tensor, "N C h w"]]
+    teacher_maps: list[Float[Tensor, "N C H W"]]
+
+
+class Term(NamedTuple):
+    """One part of the loss: its name in the task's output, its weight, and how it is computed."""
+
+    name: str
+    weight: "Callable[[DCCDTask], float]"
+    compute: "Callable[[DCCDTask, Answers], Tensor]"
+
+
+class DCCDTask(TappedTask):
     """Difference-based channel contrastive distillation as a timm TrainingTask.
 
     loss = w_task * criterion + w_kd * KD + w_contrast * contrast + w_difference * difference, where w_task and w_kd
@@ -36,7 +58,7 @@ class DCCDTask(TrainingTask):
             with BatchNorm is copied with its norms folded into the convolutions.
         criterion: classification loss; created from ``criterion_kwargs`` by timm when None.
         views: V, the views of each image in a batch.
-        distill_loss_weight, task_loss_weight, temperature: timm's words for KD.
+        distill_loss_weight, task_loss_weight, temperature: timm's names for KD.
         contrast_stages: stages counted from the end; None takes the deepest with at least 16 positions.
         contrast_where: ``spatial`` (all positions) or ``pooled`` (global average).
         contrast_targets, contrast_negatives, contrast_direction, contrast_scope: as in
@@ -61,15 +83,15 @@ class DCCDTask(TrainingTask):
         temperature: float = 4.0,
         contrast_loss_weight: float = 5.0,
         contrast_temperature: float = 0.1,
-        contrast_where: str = "spatial",
+        contrast_where: Where = "spatial",
         contrast_stages: Sequence[int] | None = None,
-        contrast_direction: str = "symmetric",
-        contrast_targets: str = "soft",
-        contrast_negatives: str = "teacher",
-        contrast_scope: str = "global",
+        contrast_direction: Direction = "symmetric",
+        contrast_targets: Targets = "soft",
+        contrast_negatives: Negatives = "teacher",
+        contrast_scope: Scope = "global",
         difference_loss_weight: float = 0.02,
         difference_temperature: float = 4.0,
-        difference_form: str = "kl",
+        difference_form: Form = "kl",
         difference_views: Sequence[int] = (0, 1),
         input_size: Sequence[int] | None = None,
         input_mean: Sequence[float] | None = None,
@@ -80,24 +102,22 @@ class DCCDTask(TrainingTask):
         verbose: bool = True,
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
-        if views < 1 or (difference_loss_weight > 0 and views < 2):
+        if views < 1 or (difference_loss_weight and views < 2):
             raise ValueError(
                 f"a difference needs 2 views of an image, got views={views}: set the weight to 0 or views=2"
             )
-        if contrast_where not in ("spatial", "pooled"):
-            raise ValueError(f"contrast_where must be spatial or pooled, got {contrast_where!r}")
+        check_choice("contrast_where", contrast_where, get_args(Where))
         check_tappable(student_model, "student")
         single_head(student_model)
         student_model.to(device=self.device, dtype=self.dtype)
-        num_classes = student_model.num_classes
+        num_classes = as_timm(student_model).num_classes
         if isinstance(teacher_model, str):
-            teacher_model = load_teacher(teacher_model, num_classes=num_classes)  # type: ignore[arg-type]
-        check_classes(teacher_model, num_classes)  # type: ignore[arg-type]
+            teacher_model = load_teacher(teacher_model, num_classes=num_classes)
+        check_classes(teacher_model, num_classes)
         config = resolve_input_data_config(student_model)
         size = tuple(input_size or config["input_size"])
-        teacher_model = fold_batch_norms(freeze(teacher_model))
         mean, std = input_mean or config["mean"], input_std or config["std"]
-        self.teacher = FrozenTeacher(teacher_model, mean, std, size, teacher_dtype or self.dtype)
+        self.teacher = FrozenTeacher(teacher_model, mean, std, size, teacher_dtype or self.dtype, fold=True)
         self.teacher.to(self.device)
 
         self.views, self.temperature = views, temperature
@@ -113,21 +133,20 @@ class DCCDTask(TrainingTask):
         )
         self.difference = (
             DynamicDifferenceLoss(difference_temperature, views, difference_form, difference_views)
-            if difference_loss_weight > 0
+            if difference_loss_weight
             else None
         )
         self.teacher_stages: list[int] = []
-        self.trainable_module: nn.Module = self._tap(student_model, size, contrast_where, contrast_stages)
+        self.trainable_module = self._tap(student_model, size, contrast_where, contrast_stages)
 
     def _tap(
-        self, student: nn.Module, size: tuple[int, ...], where: str, wanted: Sequence[int] | None
+        self, student: nn.Module, size: tuple[int, ...], where: Where, wanted: Sequence[int] | None
     ) -> TappedStudent:
         """Choose the stages of both networks and build the maps between their channels."""
         if self.contrast_loss_weight == 0:
             return TappedStudent(student, [], [], [])
         pooled = where == "pooled"
-        teacher_size = (self.teacher.in_chans, *(self.teacher.own_input_size or size[1:]))
-        shapes = probe(student, size, "student"), probe(self.teacher.model, teacher_size, "teacher")
+        shapes = probe(student, size, "student"), probe(self.teacher.model, self.teacher.input_size(size), "teacher")
         stages = [
             choose_stages(s, wanted, role, pooled) for s, role in zip(shapes, ("student", "teacher"), strict=True)
         ]
@@ -136,6 +155,36 @@ class DCCDTask(TrainingTask):
         grids = [(1, 1) if pooled else common_grid(s[1:], t[1:]) for s, t in pairs]
         widths = [(s[0], t[0]) for s, t in pairs]
         return TappedStudent(student, stages[0], grids, widths).to(device=self.device, dtype=self.dtype)
+
+    def _task_loss(self, answers: Answers) -> Tensor:
+        loss: Tensor = self.criterion(answers.student, answers.target)
+        return loss
+
+    def _kd_loss(self, answers: Answers) -> Tensor:
+        return distillation_loss(answers.student, answers.teacher, self.temperature)
+
+    def _contrast_loss(self, answers: Answers) -> Tensor:
+        pairs = zip(answers.student_maps, answers.teacher_maps, strict=True)
+        return torch.stack([self.contrast(student, teacher) for student, teacher in pairs]).mean()
+
+    def _difference_loss(self, answers: Answers) -> Tensor:
+        assert self.difference is not None
+        loss: Tensor = self.difference(answers.student, answers.teacher)
+        return loss
+
+    #: The parts of the loss, in the order of their sum; one of weight 0 is left out.
+    TERMS: ClassVar[tuple[Term, ...]] = (
+        Term("task_loss", lambda task: task.task_loss_weight, _task_loss),
+        Term("kd_loss", lambda task: task.distill_loss_weight, _kd_loss),
+        Term("contrast_loss", lambda task: task.contrast_loss_weight, _contrast_loss),
+        Term("difference_loss", lambda task: task.difference_loss_weight, _difference_loss),
+    )
+
+    @property
+    def term_weights(self) -> dict[str, float]:
+        """The weight of each part of the loss, by its name in what :meth:`forward` returns."""
+        weights = {term.name: term.weight(self) for term in self.TERMS}
+        return {name: weight for name, weight in weights.items() if weight or name == "task_loss"}
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
         """One step's losses.
@@ -147,83 +196,10 @@ class DCCDTask(TrainingTask):
         input, target = fold_views(input, target)
         logits, maps = self.trainable_module(input)
         teacher_logits, teacher_maps = self.teacher(input, self.teacher_stages)
-
         # a criterion in half precision would lose the tail of the softmax
-        logits, teacher_logits = logits.float(), teacher_logits.float()
-        parts = {"task_loss": (self.task_loss_weight, self.criterion(logits, target))}
-        if self.distill_loss_weight:
-            parts["kd_loss"] = self.distill_loss_weight, distillation_loss(logits, teacher_logits, self.temperature)
-        if maps:
-            terms = [self.contrast(s, t) for s, t in zip(maps, teacher_maps, strict=True)]
-            parts["contrast_loss"] = self.contrast_loss_weight, torch.stack(terms).mean()
-        if self.difference is not None:
-            parts["difference_loss"] = self.difference_loss_weight, self.difference(logits, teacher_logits)
-        loss = sum(weight * value for weight, value in parts.values())
-        return {"loss": loss, "output": logits, **{name: value.detach() for name, (_, value) in parts.items()}}
-
-    def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> Self:
-        """Wrap student and channel maps in DistributedDataParallel, for timm's own loop; accelerate does it itself."""
-        self.trainable_module = nn.parallel.DistributedDataParallel(
-            self.trainable_module, device_ids=device_ids, **ddp_kwargs
-        )
-        return self
-
-    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> Any:
-        """Compile student and teacher, not the losses (their collectives cannot be); returns the eval model."""
-        student = unwrap_model(self.trainable_module).student
-        self.eval_model: Any = torch.compile(student, backend=backend, mode=mode, **compile_kwargs)
-        trainable: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
-        self.trainable_module = trainable
-        self.teacher.compile(backend=backend, mode=mode, **compile_kwargs)
-        return self.eval_model
-
-    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
-        """The plain student under EMA, DDP or compile wrappers."""
-        resolved = super().get_eval_model(module=module, ema=ema)
-        inner = None if resolved is None else _unwrapped(resolved)
-        return inner.student if isinstance(inner, TappedStudent) else resolved
-
-    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """The channel maps' weights, apart from the student's."""
-        trainable = self._trainable(module, ema)
-        state = trainable.channel_maps.state_dict() if trainable is not None else {}
-        return {"channel_maps": state} if state else {}
-
-    def load_task_state(
-        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
-    ) -> None:
-        """Load what :meth:`get_task_state` gave.
-
-        Raises:
-            RuntimeError: when the maps do not fit, or there is no EMA to load into.
-        """
-        trainable = self._trainable(module, ema)
-        if not state:
-            return
-        if trainable is None:
-            raise RuntimeError("cannot load task state: there is no such trainable module (setup_ema() not called?)")
-        trainable.channel_maps.load_state_dict(state["channel_maps"], strict=strict)
-
-    def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """Parameters to clip; ``exclude_head`` leaves out those of the classifier(s), however many they are."""
-        trainable = self._trainable(None, False)
-        assert trainable is not None
-        head: set[int] = set()
-        if exclude_head:
-            classifier = trainable.student.get_classifier()  # type: ignore[operator]
-            modules = classifier if isinstance(classifier, tuple | list) else [classifier]
-            head = {id(p) for m in modules if isinstance(m, nn.Module) for p in m.parameters()}
-        return [p for p in trainable.parameters() if id(p) not in head]
-
-    def _trainable(self, module: nn.Module | None, ema: bool) -> TappedStudent | None:
-        module = module if module is not None else self.get_trainable_module(ema=ema)
-        return None if module is None else _unwrapped(module)  # type: ignore[return-value]
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """What lies under EMA, DDP and compile wrappers, in whatever order."""
-    while True:
-        inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
+        answers = Answers(target, logits.float(), teacher_logits, maps, teacher_maps)
+        weights = self.term_weights
+        parts = {term.name: term.compute(self, answers) for term in self.TERMS if term.name in weights}
+        weighted = [weights[name] * value for name, value in parts.items()]
+        loss = sum(weighted[1:], start=weighted[0])
+        return {"loss": loss, "output": answers.student, **{name: value.detach() for name, value in parts.items()}}

@@ -1,8 +1,8 @@
 """What a DCCD step trains: the student and the learned maps from its channels to the teacher's."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from jaxtyping import Float
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -34,8 +34,10 @@ class TappedStudent(nn.Module):
             nn.Identity() if s == t else nn.Conv2d(s, t, kernel_size=1, bias=False) for s, t in widths
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits [N, K] and mapped feature maps [N, C_t, h, w] of images [N, C, H, W]."""
+    def forward(
+        self, images: Float[Tensor, "N C H W"]
+    ) -> tuple[Float[Tensor, "N K"], list[Float[Tensor, "N C_t h w"]]]:
+        """Logits and mapped feature maps of images."""
         logits, maps = tapped_forward(self.student, images, self.stages)
         # pooling and a 1x1 map commute; pooling first is the cheaper order
         stages = zip(maps, self.grids, self.channel_maps, strict=True)
@@ -46,10 +48,11 @@ class TappedStudent(nn.Module):
         names: Callable[[], set[str]] | None = getattr(self.student, "no_weight_decay", None)
         return {f"student.{name}" for name in names()} if names else set()
 
-    def group_matcher(self, coarse: bool = False) -> Any:
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int] | dict[str, str]:
         """Layer of each parameter, for layer decay: the student's own layers; channel maps belong to the last."""
-        if not hasattr(self.student, "group_matcher"):
+        group_matcher: Callable[..., object] | None = getattr(self.student, "group_matcher", None)
+        if group_matcher is None:
             return {}
-        layers = group_parameters(self.student, self.student.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+        layers: dict[str, int] = group_parameters(self.student, group_matcher(coarse=coarse), reverse=True)
         last = max(layers.values(), default=0)
         return lambda name: layers.get(name.removeprefix("student."), last) if name.startswith("student.") else last

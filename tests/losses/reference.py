@@ -1,6 +1,7 @@
 """design.md's formulas in float64 NumPy, written without looking at the library's code."""
 
 import numpy as np
+import torch
 
 
 def softmax(z, axis=-1):
@@ -44,7 +45,7 @@ def channels(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def contrast(student, teacher, temperature, targets="hard", direction="symmetric", negatives="teacher"):
+def contrast(student, teacher, temperature, targets="soft", direction="symmetric", negatives="teacher"):
     if student.ndim == 4:
         grid = tuple(min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
         student, teacher = pool(student, grid), pool(teacher, grid)
@@ -70,3 +71,15 @@ def gradient(function, x, step=1e-6):
             moved[index] += sign * step
             result[index] += sign * function(moved) / (2 * step)
     return result
+
+
+def check(loss, function, student, teacher):
+    """Value and student gradient of ``loss`` equal those of the NumPy ``function``."""
+    x = torch.tensor(student, dtype=torch.float32, requires_grad=True)
+    value = loss(x, torch.tensor(teacher, dtype=torch.float32))
+    value.backward()
+    assert value.dtype == torch.float32
+    np.testing.assert_allclose(value.item(), function(student), rtol=2e-5, atol=1e-6)
+    wanted = gradient(function, student)
+    assert np.abs(wanted).max() > 1e-4
+    np.testing.assert_allclose(x.grad.numpy(), wanted, rtol=1e-3, atol=2e-4 * np.abs(wanted).max())

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from dccd_timm import DCCDTask
-from dccd_timm.models.teacher import TimmTeacher, freeze
+from dccd_timm.models.teacher import FrozenTeacher, freeze
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,7 @@ def test_a_half_precision_teacher_says_nearly_the_same(amp):
 
 def test_timms_own_tasks_get_float32_from_it():
     _, teacher = networks()
-    wrapped = TimmTeacher(freeze(teacher), (0.5,) * 3, (0.5,) * 3, (3, 64, 64), torch.bfloat16)
+    wrapped = FrozenTeacher(freeze(teacher), (0.5,) * 3, (0.5,) * 3, (3, 64, 64), torch.bfloat16)
     images = torch.randn(2, 3, 64, 64)
     assert wrapped(images).dtype == torch.float32
     features = wrapped.forward_features(images)
