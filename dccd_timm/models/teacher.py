@@ -226,9 +226,5 @@ class FrozenTeacher(nn.Module):
         return nullcontext() if self.dtype is None else torch.autocast(images.device.type, enabled=False)
 
 
-# one class for all; the name goes when its last user does
-TimmTeacher = FrozenTeacher
-
-
 def _per_channel(values: Sequence[float]) -> Tensor:
     return torch.tensor(tuple(values), dtype=torch.float32).view(1, -1, 1, 1)

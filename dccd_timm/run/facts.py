@@ -38,6 +38,6 @@ def _gmacs(training: Training) -> dict[str, float | None]:
     """Billions of multiply-accumulates of both networks for one image."""
     size = tuple(training.data_config["input_size"])
     costs = {"student": gmacs(training.student, size)}
-    if judge := training.teacher:
-        costs["teacher"] = gmacs(judge.model, (judge.in_chans, *(judge.own_input_size or size[1:])))
+    if teacher := training.teacher:
+        costs["teacher"] = gmacs(teacher.model, teacher.input_size(size))
     return costs

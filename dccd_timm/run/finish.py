@@ -85,7 +85,7 @@ def load_exported(path: Path, accelerator: Accelerator) -> nn.Module:
 def student_report(recipe: Recipe, student: nn.Module, initial: nn.Module) -> NetworkReport:
     """The student without metrics; ``initial`` is the network that was trained, which knows where it started."""
     start = started_from(recipe, initial)
-    report = _describe(recipe.model, student)
+    report = _describe(recipe.model, student, sum(p.numel() for p in student.parameters()))
     report.method = recipe.kd_distill_type
     report.start = Origin.from_json(start) if start else None
     return report
@@ -97,7 +97,8 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
         return None
     model: Any = training.teacher.model
     source = origin(recipe.kd_model_name, model, pretrained=not recipe.kd_teacher_checkpoint)
-    return NetworkReport.from_json(source | _describe(recipe.kd_model_name, model).to_json())
+    network = _describe(recipe.kd_model_name, model, training.teacher.num_parameters)
+    return NetworkReport.from_json(source | network.to_json())
 
 
 def control_report(control: Report | None) -> NetworkReport | None:
@@ -117,11 +118,11 @@ def add_metrics(network: NetworkReport, name: str, evaluation: Evaluation) -> No
         network.agreement = evaluation.agreement(name, "teacher")
 
 
-def _describe(name: str, model: Any) -> NetworkReport:
+def _describe(name: str, model: Any, num_parameters: int) -> NetworkReport:
     """Name and size; the name of a folder says little, so such a model goes by its architecture."""
     parsed = ModelName.parse(name)
     shown = model.pretrained_cfg.get("architecture", parsed.short) if parsed.source == "local-dir" else parsed.short
-    return NetworkReport(name=shown, parameters_m=round(sum(p.numel() for p in model.parameters()) / 1e6, 4))
+    return NetworkReport(name=shown, parameters_m=round(num_parameters / 1e6, 4))
 
 
 def push_so_far(

@@ -16,9 +16,9 @@ from dccd_timm.engine.optim import build_optimizer
 from dccd_timm.errors import UserError
 from dccd_timm.launch.process import detach_worker
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
-from dccd_timm.models.teacher import TimmTeacher, load_teacher
+from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.recipe import Recipe
-from dccd_timm.task.build import build_task
+from dccd_timm.task.build import build_task, teacher_of
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Training:
 
     student: nn.Module
     task: TrainingTask
-    teacher: TimmTeacher | None
+    teacher: FrozenTeacher | None
     data_config: dict[str, Any]
     optimizer: Any
     loader: TrainLoader
@@ -79,16 +79,12 @@ def build_training(
         frozen: Any = task.teacher
         frozen.compile(**dynamo.to_kwargs())
     task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
-    evaluated: TimmTeacher | None = None
-    if teacher is not None:
-        evaluated = TimmTeacher(teacher, data_config["mean"], data_config["std"], data_config["input_size"], precision)
-        evaluated.to(accelerator.device)
     rank = Rank(accelerator.device, accelerator.process_index, world, detach_worker)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
     val = None
     if splits.val is not None:
         val = build_eval_loader(recipe, splits.val, data_config, num_classes, rank, recipe.validation_batch_size)
-    return Training(student, task, evaluated, data_config, optimizer, loader, val)
+    return Training(student, task, teacher_of(task), data_config, optimizer, loader, val)
 
 
 def teacher_dtype(recipe: Recipe, accelerator: Accelerator) -> torch.dtype | None:

@@ -15,7 +15,7 @@ from dccd_timm.data.sources import open_split
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
-from dccd_timm.models.teacher import TimmTeacher, check_classes, load_teacher
+from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.report.console import print_closing
 from dccd_timm.report.evidence import evaluate_networks
@@ -82,7 +82,7 @@ def _evaluate(
         check_classes(others["control"], num_classes, str(control_run))
     networks = {"student": student}
     for name, model in others.items():  # each adapts the images to the normalisation and size of its model
-        adapter = TimmTeacher(model, config["mean"], config["std"], config["input_size"])
+        adapter = FrozenTeacher(model, config["mean"], config["std"], config["input_size"])
         networks[name] = adapter.to(accelerator.device)
     split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
     rank, batch_size = Rank(accelerator.device), recipe.validation_batch_size

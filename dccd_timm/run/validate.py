@@ -24,7 +24,7 @@ from dccd_timm.launch.failures import explain
 from dccd_timm.launch.process import detach_worker
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.models.load import create_sized
-from dccd_timm.models.teacher import TimmTeacher, load_teacher
+from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.recipe import Validation
 
 
@@ -59,7 +59,7 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
     judge = None
     if options.teacher:
         teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes)
-        judge = TimmTeacher(teacher, config["mean"], config["std"], config["input_size"]).to(accelerator.device)
+        judge = FrozenTeacher(teacher, config["mean"], config["std"], config["input_size"]).to(accelerator.device)
     runner: Any = model
     if options.torchcompile:
         runner = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
