@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/loader.py                    # about 4 minutes on 2 cores
     OMP_NUM_THREADS=1 python benchmarks/loader.py --memory 20000     # also: does memory stay flat?
 
-JPEGs of 500 x 375 pixels in parquet; two views of 224 pixels of each, uint8, timm's default augmentation. Everything is
-measured in turns in one run, so that a machine that changes its speed changes it for all. "Per busy core" divides by
-the CPU seconds of the process and its workers, not by the clock.
+JPEGs of 500 x 375 pixels in parquet; two views of 224 pixels of each, uint8, timm's default augmentation. All variants
+are measured in turns in one run, so that a change of the machine's speed affects all of them. "Per busy core" divides
+by the CPU seconds of the process and its workers, not by wall time.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from dccd_timm.recipe import load_recipe
 
 CONFIG = dict(input_size=(3, 224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bicubic",
               crop_pct=0.875)  # fmt: skip
-Meter = Callable[[int], tuple[float, float]]  # batches -> seconds by the clock, CPU seconds
+Meter = Callable[[int], tuple[float, float]]  # batches -> wall seconds, CPU seconds
 
 
 def write_images(folder: Path, count: int, shards: int) -> float:
@@ -69,13 +69,13 @@ def write_images(folder: Path, count: int, shards: int) -> float:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and its living children."""
+    """CPU seconds of this process and its running children."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(sum(p.cpu_times()[:2]) for p in processes)
 
 
 def in_memory(images: list[bytes], view: Callable[[bytes], Any], batch: int) -> Meter:
-    """A bare loop in this process."""
+    """A plain loop in this process."""
     endless = iter(lambda: None, 0)
 
     def measure(batches: int) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def in_memory(images: list[bytes], view: Callable[[bytes], Any], batch: int) -> 
 
 
 def from_loader(make: Callable[[], Iterator[Any]], warm_up: int) -> Meter:
-    """Batches of a loader, from the moment on when its workers are at work."""
+    """Batches of a loader, once its workers are running."""
 
     def measure(batches: int) -> tuple[float, float]:
         loader = make()
@@ -140,26 +140,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=12, help="batches of a measurement")
+    parser.add_argument("--batches", type=int, default=12, help="batches per measurement")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", type=int, default=0, metavar="IMAGES", help="watch memory over so many images")
+    parser.add_argument(
+        "--memory", type=int, default=0, metavar="IMAGES", help="also measure memory over this many images"
+    )
     args = parser.parse_args()
     datasets.disable_progress_bars()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         size = write_images(folder, args.images, shards=8)
-        held = [row["bytes"] for row in pq.read_table(next(folder.glob("*.parquet")))["image"].to_pylist()]
+        images = [row["bytes"] for row in pq.read_table(next(folder.glob("*.parquet")))["image"].to_pylist()]
         views = MultiViewTransform(create_transform(224, is_training=True, use_prefetcher=True), views=2)
         fast = FastViews(views.transforms)
         one = views.transforms[0]
         batch, warm = args.batch, 6
         meters: dict[str, Meter] = {
             "a: in memory, decode + two timm views (the limit)": in_memory(
-                held, lambda d: views(decode(d, "RGB")), batch
+                images, lambda d: views(decode(d, "RGB")), batch
             ),
-            "a': in memory, our decode and views": in_memory(held, lambda d: fast(decode_pixels(d, "RGB")), batch),
-            "d: in memory, decode twice": in_memory(held, lambda d: [one(decode(d, "RGB")) for _ in range(2)], batch),
+            "a': in memory, our decode and views": in_memory(images, lambda d: fast(decode_pixels(d, "RGB")), batch),
+            "d: in memory, decode twice": in_memory(images, lambda d: [one(decode(d, "RGB")) for _ in range(2)], batch),
         }
         for workers in (0, 1, 2):
             meters[f"b: this loader, -j {workers}, --pil-views"] = from_loader(
@@ -183,7 +185,7 @@ def report(times: dict[str, list[tuple[float, float]]], images: int, size: float
     """Print rates and ratios: medians over rounds."""
     limit, twice = (next(name for name in times if name.startswith(letter)) for letter in ("a:", "d:"))
 
-    def against(name: str, other: str) -> float:
+    def ratio(name: str, other: str) -> float:
         return statistics.median(o[1] / m[1] for m, o in zip(times[name], times[other], strict=True))
 
     print(f"JPEGs of {size:.0f} kB, {images} images per measurement, torch {torch.__version__}")
@@ -193,8 +195,8 @@ def report(times: dict[str, list[tuple[float, float]]], images: int, size: float
         rate = statistics.median(images / clock for clock, _ in rounds)
         busy = statistics.median(images / cpu for _, cpu in rounds)
         print(
-            f"| {name} | {rate:.0f} | {2 * rate:.0f} | {busy:.0f} | {against(name, limit):.2f} |"
-            f" {against(name, twice):.2f} |"
+            f"| {name} | {rate:.0f} | {2 * rate:.0f} | {busy:.0f} | {ratio(name, limit):.2f} |"
+            f" {ratio(name, twice):.2f} |"
         )
 
 

@@ -1,11 +1,11 @@
-"""What the contrast's global statistics cost: bytes and time on 1 and 2 processes here, and a formula for many GPUs.
+"""Cost of the contrast's global statistics: bytes and time on 1 and 2 processes here, calculated for many GPUs.
 
     python benchmarks/scaling.py
 
 For C teacher channels a step sums 1 + 3 C + 2 C^2 float32 numbers over the ranks with soft targets, 1 + 4 C + C^2 with
 hard ones, whatever the batch; nothing is sent in the backward pass. A ring moves 2 (W - 1) / W of them in and out of
-each of W ranks. The table on paper divides that by bandwidths that are assumptions, not measurements (--nvlink,
---network).
+each of W ranks. The second table is calculated: it divides that by bandwidths that are assumptions and not measured
+(--nvlink, --network).
 """
 
 import argparse
@@ -37,20 +37,20 @@ def numbers(channels: int, targets: str) -> int:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """In each rank: time forward and backward of the contrast, and count what is summed."""
+    """On each rank: time forward and backward of the contrast, and count the bytes that are summed."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo")
     sent: list[int] = []
-    whole = dist.all_reduce
+    all_reduce = dist.all_reduce
 
     def counted(value: torch.Tensor, *rest: object, **more: object) -> object:
         sent.append(value.numel() * value.element_size())
-        return whole(value, *rest, **more)
+        return all_reduce(value, *rest, **more)
 
     products.dist.all_reduce = counted
-    answers = []
+    results = []
     for channels in args.channels:
         for targets in ("hard", "soft"):
             loss = ChannelContrastiveLoss(targets=targets)
@@ -63,29 +63,29 @@ def measure(args: argparse.Namespace) -> None:
                 loss(student, teacher).backward()
                 if number:
                     times.append(1000 * (time.perf_counter() - began))
-            answers.append([channels, targets, sum(sent), statistics.median(times)])
+            results.append([channels, targets, sum(sent), statistics.median(times)])
     if world == 1 or dist.get_rank() == 0:
-        Path(args.answers).write_text(json.dumps(answers))
+        Path(args.results).write_text(json.dumps(results))
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
 
 
-def on(processes: int, args: argparse.Namespace) -> list[list]:
-    """The answers of ``processes`` real ranks."""
+def run_ranks(processes: int, args: argparse.Namespace) -> list[list]:
+    """Results of ``processes`` ranks that :func:`measure` runs in."""
     with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder) / "answers.json"
+        results = Path(folder) / "results.json"
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        given = ["--answers", str(answers), "--samples", str(args.samples), "--rounds", str(args.rounds), "--channels"]
+        given = ["--results", str(results), "--samples", str(args.samples), "--rounds", str(args.rounds), "--channels"]
         command = [sys.executable, *(launch if processes > 1 else []), __file__, *given, *map(str, args.channels)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        return json.loads(answers.read_text())
+        return json.loads(results.read_text())
 
 
-def on_paper(args: argparse.Namespace) -> None:
-    """A row for each pair and size, beside what DDP sends anyway."""
+def calculate(args: argparse.Namespace) -> None:
+    """Print a row for each pair, beside what DDP sends anyway."""
     print(
-        f"\nOn paper, assuming {args.nvlink:g} GB/s in a machine of 8 GPUs and {args.network:g} GB/s between machines:"
+        f"\nCalculated, assuming {args.nvlink:g} GB/s in a machine of 8 GPUs, {args.network:g} GB/s between machines:"
     )
     print("| pair | C | summed per step (MB) | DDP's gradients (MB) | 8 GPUs (ms) | 64 GPUs (ms) |")
     print("|---|---|---|---|---|---|")
@@ -111,18 +111,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--nvlink", type=float, default=300.0, help="GB/s between the GPUs of a machine")
     parser.add_argument("--network", type=float, default=40.0, help="GB/s between machines")
-    parser.add_argument("--answers", help=argparse.SUPPRESS)
+    parser.add_argument("--results", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.answers:
+    if args.results:
         measure(args)
         return
     print(f"contrast, forward and backward, {args.samples} samples of 7 x 7 and one thread per rank, gloo on loopback")
     print("| C | targets | summed per step (MB) | by the formula (MB) | 1 process (ms) | 2 processes (ms) | ratio |")
     print("|---|---|---|---|---|---|---|")
-    for (channels, targets, _, one), (_, _, size, two) in zip(on(1, args), on(2, args), strict=True):
+    for (channels, targets, _, one), (_, _, size, two) in zip(run_ranks(1, args), run_ranks(2, args), strict=True):
         formula, size = 4e-6 * numbers(channels, targets), size / 1e6
         print(f"| {channels} | {targets} | {size:.2f} | {formula:.2f} | {one:.1f} | {two:.1f} | {two / one:.2f} |")
-    on_paper(args)
+    calculate(args)
 
 
 if __name__ == "__main__":

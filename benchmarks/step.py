@@ -2,10 +2,10 @@
 
     python benchmarks/step.py                                  # resnet34 -> resnet18 at 224 px; CUDA when there is one
     python benchmarks/step.py --images 4 --rounds 5 --device cpu
-    python benchmarks/step.py --dtype float16 --compile --profile  # and where the time of the DCCD step goes
+    python benchmarks/step.py --dtype float16 --compile --profile  # also the most expensive operations
 
-All tasks take the same stacked batch of views in the same process, in turns, so that a machine that changes its speed
-changes it for all. Ratios are medians over rounds of (this task / that task) within one round.
+All tasks take the same stacked batch of views in the same process, in turns, so that a change of the machine's speed
+affects all of them. Ratios are medians over rounds of (this task / that task) within one round.
 """
 
 import argparse
@@ -30,7 +30,7 @@ TASKS = ("timm logit", "timm feature", "dccd, weights 0", "dccd")
 
 
 def build(name: str, args: argparse.Namespace, device: torch.device) -> TrainingTask:
-    """A fresh task of a random pair: speed does not depend on the weights."""
+    """A new task with random weights: speed does not depend on them."""
     torch.manual_seed(0)
     student = timm.create_model(args.student, num_classes=args.classes).to(device)
     teacher = timm.create_model(args.teacher, num_classes=args.classes).to(device)
@@ -63,7 +63,7 @@ def step(
     target: Any,
     args: argparse.Namespace,
 ) -> None:
-    """Forward, backward, update."""
+    """Run forward, backward and update."""
     half = args.dtype != "float32"
     with torch.autocast(images.device.type, dtype=getattr(torch, args.dtype) if half else None, enabled=half):
         loss = task(images, target)["loss"]
@@ -128,7 +128,7 @@ def main() -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16" if cuda else "float32"
     )
     parser.add_argument("--compile", action="store_true", help="compile student and teacher of every task")
-    parser.add_argument("--profile", action="store_true", help="print the costliest operations of the DCCD step")
+    parser.add_argument("--profile", action="store_true", help="print the most expensive operations of the DCCD step")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -147,7 +147,7 @@ def main() -> None:
         step(*run)
     seconds: dict[str, list[float]] = {name: [] for name in TASKS}
     for number in range(args.rounds):
-        # another order in each round: a step can warm or cool the next one's caches
+        # another order in each round: a step changes the caches for the next one
         for name in TASKS[number % len(TASKS) :] + TASKS[: number % len(TASKS)]:
             seconds[name].append(timed(runs[name], device))
     count = args.images * args.views

@@ -1,10 +1,10 @@
-"""Cut a small training in many ways, resume it, and compare the student bit by bit with one that nobody cut.
+"""Interrupt a small training in many ways, resume it, and compare the student bit by bit with an uninterrupted one.
 
     python benchmarks/survival.py --cases 25 --seed 0 --output /tmp/survival
 
-Each case draws data (image folder or parquet stream), processes (1 or 2), and two or three cuts: SIGKILL or SIGTERM in
-an update, in a save or in a validation, of any rank; or, where tmpfs can be mounted (root, Linux), a disk that is full
-until it is made larger. The program ends with code 1 if any student differs.
+Each case draws at random: data (image folder or parquet stream), processes (1 or 2), and two or three interruptions:
+SIGKILL or SIGTERM in an update, in a save or in a validation, of any rank. Every fifth case also has a full disk (a
+tmpfs, so this needs root on Linux) that is enlarged later. The program ends with code 1 if any student differs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FUNCTIONS = {"update": "training_step", "save": "save_state", "validation": "eva
 
 
 def launch(arguments: list[str], processes: int, sabotage: str = "") -> tuple[int, str]:
-    """Run the program as a user would; exit code and stderr."""
+    """Run the program as a user would; return its exit code and stderr."""
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'fakes' / 'saboteur'}"}
     done = subprocess.run(
@@ -41,7 +41,7 @@ def launch(arguments: list[str], processes: int, sabotage: str = "") -> tuple[in
 
 
 def flags(data: str, folder: Path, processes: int, output: Path, name: str) -> list[str]:
-    """A training of 12 updates with everything that is random switched on."""
+    """Flags of a training of 12 updates in which everything random is switched on."""
     source = ["--data-dir", str(folder / "folders"), "--val-split", "validation"]
     if data == "stream":
         source = ["--dataset", f"hfids/{folder / 'parquet'}", "--val-split", "test"]
@@ -64,34 +64,36 @@ def small_disk(folder: Path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def same(first: Path, second: Path) -> bool:
-    """Whether two runs ended in the same student, bit by bit."""
+def same_student(first: Path, second: Path) -> bool:
+    """Whether two runs ended with bitwise the same student."""
     a, b = (safetensors.torch.load_file(run / "last" / "model.safetensors") for run in (first, second))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def cut_and_resume(arguments: list[str], processes: int, cuts: list[str], disk: Path | None) -> list[str]:
-    """Run into each cut, then to the end; what happened."""
-    told = []
-    for cut in cuts:
-        if cut == "disk":
+def interrupt_and_resume(
+    arguments: list[str], processes: int, interruptions: list[str], disk: Path | None
+) -> list[str]:
+    """Run into each interruption, then to the end; return what happened."""
+    events = []
+    for interruption in interruptions:
+        if interruption == "disk":
             code, stderr = launch(arguments, processes)
             errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
-            told.append("disk: " + ("one line" if code and len(errors) == 1 and "cannot be written" in errors[0] else
+            events.append("disk: " + ("one line" if code and len(errors) == 1 and "cannot be written" in errors[0] else
                                     f"UNEXPECTED code {code}: {stderr[-500:]}"))  # fmt: skip
             subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
             continue
-        code, _ = launch(arguments, processes, cut)
-        told.append(f"{cut}: code {code}")
-        if code == 0:  # it ended before the cut came
-            return told
+        code, _ = launch(arguments, processes, interruption)
+        events.append(f"{interruption}: code {code}")
+        if code == 0:  # it ended before the interruption
+            return events
     code, stderr = launch(arguments, processes)
-    told.append("end" if code == 0 else f"UNEXPECTED code {code}: {stderr[-500:]}")
-    return told
+    events.append("end" if code == 0 else f"UNEXPECTED code {code}: {stderr[-500:]}")
+    return events
 
 
 def main() -> None:
-    """Draw the cases and run them."""
+    """Draw the cases at random and run them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
@@ -112,29 +114,30 @@ def main() -> None:
     dice, bad, kinds = random.Random(options.seed), 0, Counter()
     for case in range(options.cases):
         data, processes = dice.choice(("folder", "stream")), dice.choice((1, 1, 2))
-        cuts = []
+        interruptions = []
         for _ in range(dice.choice((2, 3))):
-            place, name = dice.choice(list(FUNCTIONS)), dice.choice(("SIGKILL", "SIGTERM"))
-            cuts.append(f"{FUNCTIONS[place]}:{name}:{dice.randint(1, 3)}:{dice.randrange(processes)}")
-            kinds[f"{name} in {place}"] += 1
+            stage, name = dice.choice(list(FUNCTIONS)), dice.choice(("SIGKILL", "SIGTERM"))
+            interruptions.append(f"{FUNCTIONS[stage]}:{name}:{dice.randint(1, 3)}:{dice.randrange(processes)}")
+            kinds[f"{name} in {stage}"] += 1
         with contextlib.ExitStack() as stack:
             output, disk = base / f"case{case}", None
             if case % 5 == 4:
                 output = disk = stack.enter_context(small_disk(output))
-                cuts.insert(0, "disk")
+                interruptions.insert(0, "disk")
                 kinds["full disk"] += 1
             began = time.monotonic()
-            told = cut_and_resume(
-                [*flags(data, base, processes, output, "cut"), "--resume", "auto"], processes, cuts, disk
+            events = interrupt_and_resume(
+                [*flags(data, base, processes, output, "cut"), "--resume", "auto"], processes, interruptions, disk
             )
-            good = same(base / "whole" / f"{data}{processes}", output / "cut") and "UNEXPECTED" not in " ".join(told)
+            same = same_student(base / "whole" / f"{data}{processes}", output / "cut")
+            good = same and "UNEXPECTED" not in " ".join(events)
         bad += not good
-        words = "bitwise the same" if good else "DIFFERENT"
+        result = "bitwise the same" if good else "DIFFERENT"
         print(
-            f"case {case}: {data} x {processes}, {'; '.join(told)}: {words}, {time.monotonic() - began:.0f} s",
+            f"case {case}: {data} x {processes}, {'; '.join(events)}: {result}, {time.monotonic() - began:.0f} s",
             flush=True,
         )
-    print(f"{options.cases - bad} of {options.cases} bitwise the same; cuts: {dict(kinds)}")
+    print(f"{options.cases - bad} of {options.cases} bitwise the same; interruptions: {dict(kinds)}")
     sys.exit(bool(bad))
 
 
