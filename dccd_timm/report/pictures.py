@@ -103,7 +103,7 @@ def draw_views(
     for image in range(count):
         for view in range(num_views):
             axis = axes[view][image]
-            picture = pixels[image, view].permute(1, 2, 0).squeeze(-1)
+            picture = pixels[image, view].permute(1, 2, 0).squeeze(-1).numpy()
             axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=1)
             axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
             if image == 0:
@@ -164,7 +164,7 @@ def draw_channels(plt: Any, evidence: Evidence) -> Any:
     figure, axes = plt.subplots(len(panels), len(columns), figsize=size, layout="constrained", squeeze=False)
     for line, (what, matrices) in zip(axes, panels.items(), strict=True):
         for axis, (when, matrix) in zip(line, matrices.items(), strict=True):
-            shown = matrix[:_CHANNELS_SHOWN, :_CHANNELS_SHOWN]
+            shown = matrix[:_CHANNELS_SHOWN, :_CHANNELS_SHOWN].numpy()
             image = axis.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
             part = f" (first {_CHANNELS_SHOWN} of {len(matrix)})" if len(matrix) > _CHANNELS_SHOWN else ""
             if what == STUDENT_TEACHER:
@@ -187,7 +187,7 @@ def draw_redundancy(plt: Any, evidence: Evidence) -> Any:
     styles = {"teacher": (ORANGE, "--"), "student before training": (GREEN, ":"), "student": (BLUE, "-")}
     for network, values in evidence.features.items():
         shares = 100 * covariance_spectrum(values)
-        kept = shares[shares > 1e-4]
+        kept = shares[shares > 1e-4].numpy()
         colour, line = styles.get(network, (GREY, "-."))
         label = evidence.report.control.label if network == "control" and evidence.report.control else network
         rank = f"{label}: effective rank {effective_rank(values):.1f} of {values.shape[1]} channels"

@@ -1,0 +1,77 @@
+"""The start block and the closing table, from a report that need not come from a training."""
+
+from pathlib import Path
+
+from dccd_timm.recipe import load_recipe
+from dccd_timm.report.console import StartFacts, closing_table, print_closing, start_block
+from dccd_timm.report.schema import Hardware, NetworkReport, Report
+
+STUDENT = NetworkReport(name="resnet18", method="dccd", parameters_m=11.69, top1=70.126, top5=90.0, agreement=80.5)
+TEACHER = NetworkReport(name="resnet34", parameters_m=21.8, top1=75.0, top5=92.0)
+
+
+def facts(**changed):
+    values = dict(
+        student=STUDENT, teacher=TEACHER, gmacs={"student": 1.8142, "teacher": None},
+        terms={"task_loss": 1.0, "kd_loss": 0.5, "contrast_loss": 5.0, "mirror_loss": 0.25}, images=1000, classes=10,
+        input_size=(3, 224, 224), updates_per_epoch=12, epochs=3, lr=0.05, hardware=Hardware(world=2, device="cuda"),
+        folder=Path("out/run"),
+    )  # fmt: skip
+    return StartFacts(**values | changed)
+
+
+def lines(block):
+    return dict(line.strip().split(maxsplit=1) for line in block.splitlines())
+
+
+def test_the_start_block_shows_networks_method_and_the_weight_of_every_term():
+    recipe = load_recipe(["--data-dir", "d", "--kd-model-name", "resnet34", "--kd-distill-type", "dccd", "-b", "32"])
+    found = lines(start_block(recipe, facts()))
+    assert found["student"] == "resnet18, 11.690 M parameters, 1.81 GMACs"
+    assert found["teacher"] == "resnet34, 21.800 M parameters"
+    assert found["method"] == "dccd, task 1, kd 0.5, contrast 5, mirror 0.25"
+    assert found["data"] == "d: 1000 images, 10 classes, 3x224x224"
+    assert found["update"].startswith("64 images x 2 views, 12 updates per epoch, 3 epochs, sgd at 0.05")
+    assert found["device"] == "2 x cuda, float32"
+    assert found["writes"] == "to  out/run"
+
+
+def test_a_training_without_teacher_has_no_line_for_it():
+    recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
+    found = lines(start_block(recipe, facts(teacher=None, terms={"task_loss": 1.0}, gmacs={"student": 0.0123})))
+    assert "teacher" not in found and found["method"] == "none, task 1"
+    assert found["student"].endswith("12.3 MMACs")
+
+
+def test_the_closing_table_has_teacher_student_and_control_side_by_side():
+    control = NetworkReport(name="resnet18", method="none", parameters_m=11.69, top1=65.0, top5=88.0)
+    table = closing_table(Report(student=STUDENT, teacher=TEACHER, control=control)).splitlines()
+    assert [line.split()[0] for line in table] == ["parameters", "teacher", "student", "control"]
+    assert table[0].split("  ")[-1] == "agrees with teacher"
+    assert table[2].split() == [
+        "student",
+        "(resnet18,",
+        "dccd)",
+        "11.690",
+        "M",
+        "70.13",
+        "%",
+        "90.00",
+        "%",
+        "80.50",
+        "%",
+    ]
+    assert table[3].endswith("88.00 %")
+
+
+def test_without_a_teacher_no_column_compares_with_it():
+    table = closing_table(Report(student=NetworkReport(name="s", method="none", top1=1.0, top5=2.0)))
+    assert "agrees" not in table and "student (s, none)" in table
+
+
+def test_the_last_lines_say_where_student_and_report_are(capsys):
+    print_closing(Path("out/run"), Report(student=STUDENT))
+    shown = capsys.readouterr().out
+    assert "timm.create_model('local-dir:out/run/best', pretrained=True)" in shown and "70.13 %" in shown
+    print_closing(Path("out/run"), Report(student=NetworkReport(name="s")))
+    assert "top-1" not in capsys.readouterr().out  # nothing was validated
