@@ -16,9 +16,10 @@ from dccd_timm.data.device import Erasing, Mixing, NearCopies, ViewPreparer
 from dccd_timm.data.fast import FastViews, decode_pixels
 from dccd_timm.data.loader import EvalLoader, TrainLoader, TrainPosition
 from dccd_timm.data.sources.base import LoaderOptions, Reading, Source, TrainOrder
-from dccd_timm.data.views import DataConfig, erased_views, eval_view, train_views
+from dccd_timm.data.views import erased_views, eval_view, train_views
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Images, Recipe, plan_views
+from dccd_timm.recipe.data_config import DataConfig
 
 _logger = logging.getLogger(__name__)
 

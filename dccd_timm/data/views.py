@@ -1,7 +1,6 @@
 """One image -> V independently augmented views, by timm's transforms."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -11,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms import Compose, RandomCrop, Resize
 
 from dccd_timm.recipe import Images, Recipe, View, plan_views
+from dccd_timm.recipe.data_config import DataConfig
 
-DataConfig = dict[str, Any]  # what timm's resolve_data_config gives
 # One view: pixels, or normalised where the workers do that.
 Pixels = UInt8[Tensor, "channels height width"] | Float[Tensor, "channels height width"]
 

@@ -1,4 +1,4 @@
-"""One way to ask timm for a model, with every failure told in one line."""
+"""How models are made by timm, each failure as one line with its cause."""
 
 import difflib
 import functools
@@ -21,6 +21,7 @@ from timm.models import parse_model_name, resolve_model_input_args, split_model_
 from torch import nn
 
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe.model_name import ModelName
 
 _logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def check_name(name: str, role: str) -> None:
         UserError: unknown architecture or source.
     """
     try:
-        parse_model_name(name)  # for what timm has to say of a wrong one
+        parse_model_name(name)  # timm says itself what is wrong with the source
     except ValueError as error:
         raise UserError(f"{role}: {error}") from None
     parsed = ModelName.parse(name)
@@ -69,7 +70,7 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
 
 
 def create_sized(
-    name: str, role: str, request: dict[str, Any], model_kwargs: dict[str, Any], **kwargs: Any
+    name: str, role: str, request: dict[str, object], model_kwargs: dict[str, object], **kwargs: object
 ) -> nn.Module:
     """:func:`create` for images as requested (``in_chans``, ``img_size``, ``input_size``).
 
@@ -104,21 +105,22 @@ def checkpoint_file(name: str, role: str) -> str:
         raise UserError(f"{role} {name}: its weights could not be downloaded ({one_line(error)})") from error
 
 
-def origin(name: str, model: Any, pretrained: bool = True) -> dict[str, Any]:
+def origin(name: str, model: nn.Module, pretrained: bool = True) -> dict[str, str]:
     """Where a model's weights come from: its name, and ``hub_id``, ``commit`` and ``license`` where they are known."""
     parsed = ModelName.parse(name)
-    cfg = model.pretrained_cfg
-    found: dict[str, Any] = {}
+    cfg = as_timm(model).pretrained_cfg
+    found: dict[str, object] = {}
     if parsed.source == "hf-hub":
         commit = _cached_commit(parsed.place, parsed.revision)
         found = {"hub_id": parsed.place, "commit": commit, "license": cfg.get("license")}
     elif parsed.source == "timm" and pretrained and cfg.get("hf_hub_id"):
         architecture = split_model_name_tag(name)[0]
         full = f"{architecture}.{cfg['tag']}" if cfg.get("tag") else architecture
-        found = {"hub_id": f"timm/{full}" if cfg["hf_hub_id"] == "timm/" else cfg["hf_hub_id"],
-                 "license": cfg.get("license")}  # fmt: skip
-    architecture = cfg.get("architecture", name) if parsed.source == "local-dir" else parsed.place
-    return {"name": found.get("hub_id") or architecture} | {k: v for k, v in found.items() if v}
+        hub_id = f"timm/{full}" if cfg["hf_hub_id"] == "timm/" else cfg["hf_hub_id"]
+        found = {"hub_id": hub_id, "license": cfg.get("license")}
+    shown = cfg.get("architecture", name) if parsed.source == "local-dir" else parsed.place
+    known = {"name": found.get("hub_id") or shown} | {key: value for key, value in found.items() if value}
+    return {key: str(value) for key, value in known.items()}
 
 
 @functools.cache

@@ -1,20 +1,23 @@
 """The student: any timm model, built as the recipe says, with the run's own preprocessing written on it."""
 
+from collections.abc import Callable, Mapping
 from types import MethodType
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from timm.data import resolve_input_data_config
 from timm.layers import convert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.load import checkpoint_file, create_sized, origin
+from dccd_timm.models.timm_model import TimmModel, as_timm
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.recipe.model_name import ModelName
 
 
-def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, dict[str, Any]]:
+def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, DataConfig]:
     """The student and timm's data config of the run (input_size, mean, std, interpolation, crop_pct, crop_mode).
 
     mean, std and crop go into the student's pretrained_cfg: timm's own tasks read the normalisation there and would
@@ -24,11 +27,9 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
         UserError: when the model cannot be built or does not take such images.
     """
     role = "student (--model)"
-    pretrained: dict[str, Any] = dict(pretrained=recipe.pretrained)
-    if recipe.pretrained_path:
-        # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
-        pretrained = dict(pretrained=True, pretrained_cfg_overlay=dict(file=recipe.pretrained_path, num_classes=-1))
-    model: Any = create_sized(
+    # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
+    overlay = dict(file=recipe.pretrained_path, num_classes=-1) if recipe.pretrained_path else None
+    created = create_sized(
         recipe.model,
         role,
         dict(in_chans=recipe.in_chans, img_size=recipe.img_size, input_size=recipe.input_size),
@@ -41,8 +42,10 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
         bn_momentum=recipe.bn_momentum,
         bn_eps=recipe.bn_eps,
         checkpoint_path=checkpoint_file(recipe.initial_checkpoint, "--initial-checkpoint") or None,
-        **pretrained,
+        pretrained=recipe.pretrained or overlay is not None,
+        pretrained_cfg_overlay=overlay,
     )
+    model = as_timm(created)
     _initialise_head(model, recipe)
     if recipe.grad_checkpointing:
         try:
@@ -50,38 +53,39 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, d
         except (AssertionError, AttributeError) as error:
             raise UserError(f"{recipe.model} has no gradient checkpointing: drop --grad-checkpointing") from error
     try:
-        data_config = resolve_input_data_config(model, args=vars(recipe))
+        data_config = cast(DataConfig, resolve_input_data_config(model, args=vars(recipe)))
     except (ValueError, AssertionError) as error:
         raise UserError(f"{role} {recipe.model}: {one_line(error)}") from error
-    preprocessing = {key: data_config[key] for key in ("mean", "std", "crop_pct")}
-    model.pretrained_cfg = dict(model.pretrained_cfg, **preprocessing)
+    preprocessing = dict(mean=data_config["mean"], std=data_config["std"], crop_pct=data_config["crop_pct"])
+    model.pretrained_cfg = model.pretrained_cfg | preprocessing
     return model, data_config
 
 
-def started_from(recipe: Recipe, student: Any) -> dict[str, Any] | None:
-    """What the student's first weights were, as :func:`origin` tells it; None when they were drawn."""
+def started_from(recipe: Recipe, student: nn.Module) -> Mapping[str, str | None] | None:
+    """Where the student's first weights came from, as :func:`origin` says it; None when they were drawn."""
     if recipe.initial_checkpoint:
         if ModelName.parse(recipe.initial_checkpoint).source == "hf-hub":
-            return origin(recipe.initial_checkpoint, student) | {"license": None}
+            return {**origin(recipe.initial_checkpoint, student), "license": None}
         return {"name": "a checkpoint of its author's"}
     if recipe.pretrained_path:
         return {"name": "a checkpoint of its author's"}
     return origin(recipe.model, student) if recipe.pretrained else None
 
 
-def _initialise_head(model: Any, recipe: Recipe) -> None:
+def _initialise_head(model: TimmModel, recipe: Recipe) -> None:
     scale, bias = recipe.head_init_scale, recipe.head_init_bias
     if scale is None and bias is None:
         return
     head = model.get_classifier()
-    if not isinstance(getattr(head, "weight", None), torch.Tensor) or getattr(head, "bias", None) is None:
+    head_weight, head_bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    if not isinstance(head_weight, Tensor) or not isinstance(head_bias, Tensor):
         raise UserError(f"head_init_scale and head_init_bias need one linear classifier; {recipe.model} has none")
     with torch.no_grad():
         if scale is not None:
-            head.weight.mul_(scale)
-            head.bias.mul_(scale)
+            head_weight.mul_(scale)
+            head_bias.mul_(scale)
         if bias is not None:
-            head.bias.fill_(bias)
+            head_bias.fill_(bias)
 
 
 def share_batch_norms(student: nn.Module, recipe: Recipe, ranks: int, device: torch.device) -> nn.Module:
@@ -104,14 +108,19 @@ def share_batch_norms(student: nn.Module, recipe: Recipe, ranks: int, device: to
     return student
 
 
-def _view_by_view(norm: Any, inputs: torch.Tensor) -> torch.Tensor:
+class _SplitNorm(Protocol):
+    """A norm that :func:`share_batch_norms` gave its number of views and its own forward."""
+
+    training: bool
+    views: int
+    whole_forward: Callable[[Tensor], Tensor]
+
+
+def _view_by_view(norm: _SplitNorm, inputs: Tensor) -> Tensor:
     """A norm's own forward; in training of each view [B, ...] of a view-major batch [V * B, ...] in turn."""
-    output: torch.Tensor
-    if norm.training:
-        output = torch.cat([norm.whole_forward(view) for view in inputs.chunk(norm.views)])
-    else:
-        output = norm.whole_forward(inputs)
-    return output
+    if not norm.training:
+        return norm.whole_forward(inputs)
+    return torch.cat([norm.whole_forward(view) for view in inputs.chunk(norm.views)])
 
 
 def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:

@@ -1,7 +1,7 @@
 """What we use of a timm classifier, as a type: timm has it in every family and declares it in no base class."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ class TimmModel(nn.Module):
     num_classes: int
     num_features: int
     feature_info: Sequence[Stage]
-    pretrained_cfg: dict[str, Any]
+    pretrained_cfg: dict[str, object]
     forward_features: Callable[[Tensor], Tensor]
     forward_head: Callable[..., Tensor]
     forward_intermediates: Callable[..., tuple[Tensor, list[Tensor]]]

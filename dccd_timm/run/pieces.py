@@ -18,6 +18,7 @@ from dccd_timm.launch.process import detach_worker
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.task.build import build_task, teacher_of
 
 
@@ -36,7 +37,7 @@ class Training:
     student: nn.Module
     task: TrainingTask
     teacher: FrozenTeacher | None
-    data_config: dict[str, Any]
+    data_config: DataConfig
     optimizer: Any
     loader: TrainLoader
     val: EvalLoader | None

@@ -26,6 +26,7 @@ from dccd_timm.launch.ranks import all_together
 from dccd_timm.models.load import create_sized
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.recipe import Validation
+from dccd_timm.recipe.data_config import DataConfig
 
 
 def validate(options: Validation) -> dict[str, Any]:
@@ -44,7 +45,9 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
     model = _build(options)
     parameters = sum(p.numel() for p in model.parameters())
     try:
-        config = resolve_input_data_config(model, args=vars(options), use_test_size=not options.use_train_size)
+        config: DataConfig = resolve_input_data_config(
+            model, args=vars(options), use_test_size=not options.use_train_size
+        )
     except (ValueError, AssertionError) as error:
         raise UserError(f"{options.model}: {one_line(error)}") from error
     config["crop_border_pixels"] = options.crop_border_pixels
@@ -108,7 +111,7 @@ def _build(options: Validation) -> nn.Module:
     return model.eval()
 
 
-def _results(options: Validation, metrics: dict[str, float], parameters: int, config: dict[str, Any]) -> dict[str, Any]:
+def _results(options: Validation, metrics: dict[str, float], parameters: int, config: DataConfig) -> dict[str, Any]:
     """timm's result, in its order; a teacher's numbers behind it."""
     results: dict[str, Any] = {"model": options.model}
     for name in ("top1", "top5"):

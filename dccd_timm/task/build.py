@@ -1,7 +1,6 @@
 """Recipe -> the task: DCCDTask or one of timm's own, so that every comparison runs in one loop."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import torch
 from timm.loss import create_classification_loss
@@ -17,15 +16,26 @@ from torch import nn
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.teacher import FrozenTeacher
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.task.contract import unwrapped
 from dccd_timm.task.dccd import DCCDTask
+
+
+class _Shared(TypedDict):
+    """What every task with a teacher takes."""
+
+    criterion: nn.Module
+    device: torch.device
+    verbose: bool
+    distill_loss_weight: float | None
+    task_loss_weight: float | None
 
 
 def build_task(
     recipe: Recipe,
     student: nn.Module,
     teacher: nn.Module | None,
-    data_config: dict[str, Any],
+    data_config: DataConfig,
     soft_targets: bool,
     device: torch.device,
     teacher_dtype: torch.dtype | None = None,
@@ -36,16 +46,21 @@ def build_task(
         UserError: when the pair cannot work with this method; one line with the cause.
     """
     student.to(device)
-    shared: dict[str, Any] = dict(criterion=_criterion(recipe, soft_targets), device=device, verbose=False)
+    criterion = _criterion(recipe, soft_targets)
     if recipe.kd_distill_type == "none":
-        return ClassificationTask(student, **shared)
+        return ClassificationTask(student, criterion, device=device, verbose=False)
     assert teacher is not None
-    shared |= dict(distill_loss_weight=recipe.distill_loss_weight, task_loss_weight=recipe.task_loss_weight)
-    images = data_config["input_size"], data_config["mean"], data_config["std"]
+    shared = _Shared(
+        criterion=criterion,
+        device=device,
+        verbose=False,
+        distill_loss_weight=recipe.distill_loss_weight,
+        task_loss_weight=recipe.task_loss_weight,
+    )
+    size, mean, std = data_config["input_size"], data_config["mean"], data_config["std"]
     try:
         if recipe.kd_distill_type == "dccd":
-            return _dccd(recipe, student, teacher, images, shared | dict(teacher_dtype=teacher_dtype))
-        size, mean, std = images
+            return _dccd(recipe, student, teacher, data_config, teacher_dtype, shared)
         frozen = FrozenTeacher(teacher, mean, std, size, teacher_dtype).to(device)
         return _timm_task(recipe, student, frozen, shared)
     except UserError:
@@ -54,7 +69,7 @@ def build_task(
         raise UserError(one_line(error)) from error
 
 
-def _timm_task(recipe: Recipe, student: nn.Module, teacher: FrozenTeacher, shared: dict[str, Any]) -> TrainingTask:
+def _timm_task(recipe: Recipe, student: nn.Module, teacher: FrozenTeacher, shared: _Shared) -> TrainingTask:
     if recipe.kd_distill_type == "logit":
         return LogitDistillationTask(
             student, teacher, loss_type=recipe.kd_loss_type, temperature=recipe.kd_temperature, **shared
@@ -76,10 +91,10 @@ def _dccd(
     recipe: Recipe,
     student: nn.Module,
     teacher: nn.Module,
-    images: tuple[Sequence[int], Sequence[float], Sequence[float]],
-    shared: dict[str, Any],
+    data_config: DataConfig,
+    teacher_dtype: torch.dtype | None,
+    shared: _Shared,
 ) -> DCCDTask:
-    input_size, input_mean, input_std = images
     return DCCDTask(
         student,
         teacher,
@@ -97,9 +112,10 @@ def _dccd(
         difference_temperature=recipe.dccd_difference_temperature,
         difference_form=recipe.dccd_difference_loss,
         difference_views=recipe.dccd_difference_views,
-        input_size=input_size,
-        input_mean=input_mean,
-        input_std=input_std,
+        input_size=data_config["input_size"],
+        input_mean=data_config["mean"],
+        input_std=data_config["std"],
+        teacher_dtype=teacher_dtype,
         **shared,
     )
 

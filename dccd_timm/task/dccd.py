@@ -5,7 +5,7 @@ Liu, Chen, Liu, "DCCD: Reducing Neural Network Redundancy via Distillation", IEE
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -76,7 +76,7 @@ class DCCDTask(TappedTask):
         student_model: nn.Module,
         teacher_model: str | nn.Module,
         criterion: nn.Module | None = None,
-        criterion_kwargs: dict[str, Any] | None = None,
+        criterion_kwargs: dict[str, object] | None = None,
         views: int = 2,
         distill_loss_weight: float | None = None,
         task_loss_weight: float | None = None,

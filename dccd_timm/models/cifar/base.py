@@ -5,7 +5,7 @@ those of that benchmark's public checkpoints, so that they load strictly.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,9 +47,10 @@ class CifarNet(nn.Module):
         ]
 
     def _finish(self) -> None:
-        """Draw initial weights, once all layers are there."""
+        """Add the classifier and draw initial weights, once all other layers are there."""
         self._set_classifier(self._linear(self.num_classes))
-        stem: Any = self.get_submodule(self.first_conv)
+        stem = self.get_submodule(self.first_conv)
+        assert isinstance(stem, nn.Conv2d)
         self.in_chans = stem.in_channels  # where timm looks for it
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -95,7 +96,7 @@ class CifarNet(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """timm's: final features and the maps of ``indices``, or the maps alone.
 
         All stages are computed, whatever ``stop_early`` says; ``norm`` brings the last map to its final form.
@@ -119,33 +120,43 @@ class CifarNet(nn.Module):
         self.num_classes = num_classes
         self._set_classifier(self._linear(num_classes).to(next(self.parameters()).device))
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Layers for layer decay: the stem, then each block."""
         blocks = r"^(?:layer|blocks?)\.?(\d+)" if coarse else r"^(?:layer|blocks?)\.?(\d+)(?:\.layer)?\.(\d+)"
         return dict(stem=r"^(?:conv1|bn1)", blocks=[(blocks, None), (r"^(?:conv2|bn2)", (99999,))])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Not to be had: these networks are small."""
+        """Not supported: these networks are small."""
         assert not enable, "gradient checkpointing is not supported"
 
 
-def register(module: str, networks: dict[str, partial[Any]]) -> None:
-    """Make ``timm.create_model`` know the networks of ``module`` by name."""
-    cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {}
-    for name, build in networks.items():
-        cls: Any = build.func
-        cfgs[f"{name}.untrained"] = dict(
-            url="", num_classes=100, input_size=(3, 32, 32), pool_size=(4, 4), crop_pct=1.0, interpolation="bilinear",
-            mean=_MEAN, std=_STD, first_conv=cls.first_conv, classifier=cls.linear_name or cls.head,
-        )  # fmt: skip
-    sys.modules[module].default_cfgs = generate_default_cfgs(cfgs)  # type: ignore[attr-defined]
-    for name, build in networks.items():
-        entry = _entry(name, build)
+def register(module: str, networks: Mapping[str, tuple[type[CifarNet], dict[str, object]]]) -> None:
+    """Make ``timm.create_model`` know the networks of ``module``: name -> class and its arguments."""
+    cfgs = generate_default_cfgs({f"{name}.untrained": _pretrained_cfg(cls) for name, (cls, _) in networks.items()})
+    sys.modules[module].default_cfgs = cfgs  # type: ignore[attr-defined]
+    for name, (cls, options) in networks.items():
+        build: Callable[..., CifarNet] = cls
+        entry = _entry(name, partial(build, **options))
         entry.__module__ = module
         register_model(entry)
 
 
-def _entry(name: str, build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+def _pretrained_cfg(cls: type[CifarNet]) -> PretrainedCfg:
+    return PretrainedCfg(
+        url="",
+        num_classes=100,
+        input_size=(3, 32, 32),
+        pool_size=(4, 4),
+        crop_pct=1.0,
+        interpolation="bilinear",
+        mean=_MEAN,
+        std=_STD,
+        first_conv=cls.first_conv,
+        classifier=cls.linear_name or cls.head,
+    )
+
+
+def _entry(name: str, build: Callable[..., CifarNet]) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return build_model_with_cfg(build, name, pretrained, **kwargs)
 

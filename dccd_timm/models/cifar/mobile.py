@@ -4,8 +4,6 @@ Sandler et al., "MobileNetV2", CVPR 2018, section 3; Zhang et al., "ShuffleNet",
 "ShuffleNet V2", ECCV 2018, section 3. Activations are plain ReLUs, as the benchmark has them.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -194,8 +192,8 @@ class CifarShuffleNetV2(CifarNet):
 register(
     __name__,
     {
-        "cifar_mobilenetv2_050": partial(CifarMobileNetV2),
-        "cifar_shufflenetv1": partial(CifarShuffleNetV1),
-        "cifar_shufflenetv2": partial(CifarShuffleNetV2),
+        "cifar_mobilenetv2_050": (CifarMobileNetV2, {}),
+        "cifar_shufflenetv1": (CifarShuffleNetV1, {}),
+        "cifar_shufflenetv2": (CifarShuffleNetV2, {}),
     },
 )

@@ -3,8 +3,6 @@
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
 """
 
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,7 +114,9 @@ _WIDE = (32, 64, 128, 256)
 
 register(
     __name__,
-    {f"cifar_resnet{depth}": partial(CifarResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)}
-    | {f"cifar_resnet{depth}x4": partial(CifarResNet, depth=depth, channels=_WIDE) for depth in (8, 32)}
-    | {"cifar_resnet50": partial(CifarResNet50)},
+    {
+        **{f"cifar_resnet{depth}": (CifarResNet, dict(depth=depth)) for depth in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"cifar_resnet{depth}x4": (CifarResNet, dict(depth=depth, channels=_WIDE)) for depth in (8, 32)},
+        "cifar_resnet50": (CifarResNet50, {}),
+    },
 )

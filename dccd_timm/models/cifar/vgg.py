@@ -3,8 +3,6 @@
 Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, section 2.
 """
 
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,10 +54,10 @@ class CifarVGG(CifarNet):
 register(
     __name__,
     {
-        "cifar_vgg8": partial(CifarVGG, depths=(1, 1, 1, 1, 1)),
-        "cifar_vgg11": partial(CifarVGG, depths=(1, 1, 2, 2, 2)),
-        "cifar_vgg13": partial(CifarVGG, depths=(2, 2, 2, 2, 2)),
-        "cifar_vgg16": partial(CifarVGG, depths=(2, 2, 3, 3, 3)),
-        "cifar_vgg19": partial(CifarVGG, depths=(2, 2, 4, 4, 4)),
+        "cifar_vgg8": (CifarVGG, dict(depths=(1, 1, 1, 1, 1))),
+        "cifar_vgg11": (CifarVGG, dict(depths=(1, 1, 2, 2, 2))),
+        "cifar_vgg13": (CifarVGG, dict(depths=(2, 2, 2, 2, 2))),
+        "cifar_vgg16": (CifarVGG, dict(depths=(2, 2, 3, 3, 3))),
+        "cifar_vgg19": (CifarVGG, dict(depths=(2, 2, 4, 4, 4))),
     },
 )

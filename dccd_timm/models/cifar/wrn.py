@@ -3,8 +3,6 @@
 Zagoruyko, Komodakis, "Wide Residual Networks", BMVC 2016, section 2.
 """
 
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,7 +80,7 @@ class CifarWideResNet(CifarNet):
 register(
     __name__,
     {
-        f"cifar_wrn_{depth}_{widen}": partial(CifarWideResNet, depth=depth, widen=widen)
+        f"cifar_wrn_{depth}_{widen}": (CifarWideResNet, dict(depth=depth, widen=widen))
         for depth in (16, 40)
         for widen in (1, 2)
     },
