@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.data import Mixup
@@ -14,7 +13,7 @@ from dccd_timm.data.collate import Collate, SkipCounter
 from dccd_timm.data.decode import Reader, decode, image_mode
 from dccd_timm.data.device import Erasing, Mixing, NearCopies, ViewPreparer
 from dccd_timm.data.fast import FastViews, decode_pixels
-from dccd_timm.data.loader import EvalLoader, TrainLoader, TrainPosition
+from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader, TrainPosition
 from dccd_timm.data.sources.base import LoaderOptions, Reading, Source, TrainOrder
 from dccd_timm.data.views import erased_views, eval_view, train_views
 from dccd_timm.errors import UserError
@@ -47,7 +46,7 @@ def build_train_loader(
     num_classes: int,
     rank: Rank,
     start_epoch: int = 0,
-    state: dict[str, Any] | None = None,
+    state: SavedPosition | None = None,
 ) -> TrainLoader:
     """Endless training batches for one rank; with the ``state`` of an earlier loader it resumes exactly there.
 
@@ -140,7 +139,7 @@ def _skip_counter(images: Images) -> SkipCounter:
     return SkipCounter(images.max_data_errors if images.data_errors == "skip" else None)
 
 
-def _fitting(state: dict[str, Any] | None, layout: dict[str, int]) -> TrainPosition | None:
+def _fitting(state: SavedPosition | None, layout: dict[str, int]) -> TrainPosition | None:
     """A saved position, unless it was saved under another layout."""
     if state is None or state["layout"] == layout:
         return TrainPosition.load(state) if state else None

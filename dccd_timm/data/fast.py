@@ -30,13 +30,15 @@ _MODES = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.BICUBIC: "bi
 
 Rows = UInt8[Tensor, "height width channels"]
 Planes = UInt8[Tensor, "channels height width"]
+Cropped = UInt8[Tensor, "channels crop_height crop_width"]
+Step = Callable[[Any], Any]  # of a transform: from an image or pixels to one of both
 
 
 class DecodedImage(NamedTuple):
     """A decoded image: something of its size, and its pixels [H, W, C]."""
 
     image: Image.Image
-    rows: Tensor
+    rows: Rows
 
 
 def decode_pixels(data: Encoded, mode: str) -> DecodedImage:
@@ -52,6 +54,7 @@ def decode_pixels(data: Encoded, mode: str) -> DecodedImage:
                 # what libjpeg refuses, Pillow may still read, or say why not
                 with contextlib.suppress(RuntimeError):
                     pixels = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
+                    assert isinstance(pixels, Tensor)
                     return DecodedImage(opened, pixels.permute(1, 2, 0))
     image = decode(data, mode)
     return DecodedImage(image, _rows(image))
@@ -77,7 +80,7 @@ class FastViews(MultiViewTransform):
 class _FastView:
     """One view: a crop of all pixels, then steps on what it gives; or a transform of timm's from the Pillow image."""
 
-    def __init__(self, crop: "_Crop | None", steps: list[Callable[[Any], Any]]) -> None:
+    def __init__(self, crop: "_Crop | None", steps: list[Step]) -> None:
         self.crop, self.steps = crop, steps
 
     def __call__(self, decoded: DecodedImage) -> Pixels:
@@ -92,7 +95,7 @@ class _Crop(ABC):
     """A crop of all pixels to the size of the input."""
 
     @abstractmethod
-    def __call__(self, image: Image.Image, rows: Rows) -> Planes: ...
+    def __call__(self, image: Image.Image, rows: Rows) -> Cropped: ...
 
 
 class _ResizedCrop(_Crop):
@@ -101,7 +104,7 @@ class _ResizedCrop(_Crop):
     def __init__(self, step: RandomResizedCropAndInterpolation) -> None:
         self.step = step
 
-    def __call__(self, image: Image.Image, rows: Rows) -> Planes:
+    def __call__(self, image: Image.Image, rows: Rows) -> Cropped:
         top, left, height, width = self.step.get_params(image, self.step.scale, self.step.ratio)
         modes = self.step.interpolation
         mode = random.choice(modes) if isinstance(modes, (tuple, list)) else modes
@@ -116,7 +119,7 @@ class _PaddedCrop(_Crop):
     def __init__(self, step: PaddedCrop) -> None:
         self.step = step
 
-    def __call__(self, image: Image.Image, rows: Rows) -> Planes:
+    def __call__(self, image: Image.Image, rows: Rows) -> Cropped:
         height, width = self.step.size
         if rows.shape[:2] != (height, width):
             rows = _rows(self.step.resize(image))
@@ -173,17 +176,17 @@ def _scale_around_(
 
 def _grey(values: Int16[Tensor, "3 height width"]) -> Int16[Tensor, "height width"]:
     """Pillow's grey, to within 1."""
-    red, green, blue = values
+    red, green, blue = values.unbind()
     return (red * 38).add_(green, alpha=75).add_(blue, alpha=15).add_(64).bitwise_right_shift_(7)
 
 
 def _fast_view(transform: Callable[[Image.Image], Pixels]) -> _FastView:
     """The steps of a Compose, the known ones replaced from the crop up to the first unknown one."""
-    steps: list[Callable[[Any], Any]] = list(getattr(transform, "transforms", [transform]))
+    steps: list[Step] = list(getattr(transform, "transforms", [transform]))
     crop = _fast_crop(steps[0]) if steps else None
     if crop is None:
         return _FastView(None, steps)
-    fast: list[Callable[[Any], Any]] = []
+    fast: list[Step] = []
     for number, step in enumerate(steps[1:], start=1):
         known = _fast_step(step)
         if known is None:  # converting back and forth would cost more than it saves
@@ -193,7 +196,7 @@ def _fast_view(transform: Callable[[Image.Image], Pixels]) -> _FastView:
 
 
 # exact types in both: a subclass may do something else
-def _fast_crop(step: Any) -> _Crop | None:
+def _fast_crop(step: Step) -> _Crop | None:
     if type(step) is PaddedCrop:
         return _PaddedCrop(step)
     if type(step) is RandomResizedCropAndInterpolation:
@@ -202,7 +205,7 @@ def _fast_crop(step: Any) -> _Crop | None:
     return None
 
 
-def _fast_step(step: Any) -> Callable[[Planes], Planes] | None:
+def _fast_step(step: Step) -> Callable[[Planes], Planes] | None:
     if type(step) is RandomHorizontalFlip:
         return _Flip(step.p, axis=-1)
     if type(step) is RandomVerticalFlip:

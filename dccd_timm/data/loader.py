@@ -15,6 +15,8 @@ from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
+SavedPosition = dict[str, Any]  # a TrainPosition as JSON
+
 
 @dataclass
 class TrainPosition:
@@ -33,12 +35,12 @@ class TrainPosition:
     positions: dict[int, Position] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, state: dict[str, Any]) -> "TrainPosition":
+    def load(cls, state: SavedPosition) -> "TrainPosition":
         """The position that :meth:`state` saved."""
         positions = {int(worker): Position(**position) for worker, position in state["places"].items()}
         return cls(state["layout"], state["given"], state["turn"], positions)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SavedPosition:
         """The position for JSON."""
         places = {str(worker): vars(position) for worker, position in self.positions.items()}
         return {"layout": self.layout, "given": self.given, "turn": self.turn, "places": places}
@@ -99,7 +101,7 @@ class TrainLoader:
         if self._batches is not None:
             self._batches.close()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SavedPosition:
         """The position after the batch that was given last, for :func:`build_train_loader` to resume from; JSON."""
         return self.position.state()
 

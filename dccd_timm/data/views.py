@@ -68,13 +68,13 @@ class PaddedCrop(RandomCrop):
     padding: int
 
     def __init__(self, size: Sequence[int], padding: int, interpolation: str) -> None:
-        super().__init__(tuple(size), padding)
+        super().__init__(tuple(size), padding)  # type: ignore[no-untyped-call]
         mode = "bilinear" if interpolation == "random" else interpolation
         self.resize = Resize(tuple(size), str_to_interp_mode(mode))
 
     def forward(self, img: Image.Image) -> Image.Image:
         """The crop."""
-        cropped: Image.Image = super().forward(self.resize(img))
+        cropped: Image.Image = super().forward(self.resize(img))  # type: ignore[no-untyped-call]
         return cropped
 
 

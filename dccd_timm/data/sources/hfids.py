@@ -103,7 +103,7 @@ def _column(wanted: str | None, features: "Features", usual: tuple[str, ...], ki
     typed = [key for key, feature in features.items() if isinstance(feature, kind)]
     named = [key for key in usual if key in features]
     for key in [*(k for k in usual if k in typed), *typed, *named]:
-        return key
+        return str(key)
     raise UserError(f"no {what} column found among {', '.join(features)}: name it with {flag}")
 
 

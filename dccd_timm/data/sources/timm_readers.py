@@ -29,7 +29,7 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
             root=images.data_dir,
             split=split,
             is_training=is_training,
-            class_map=images.class_map,
+            class_map=images.class_map,  # type: ignore[arg-type]  # timm takes a file's name too
             download=images.dataset_download,
             batch_size=images.batch_size,
             seed=images.seed,
