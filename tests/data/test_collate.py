@@ -3,8 +3,12 @@
 import shutil
 
 import pytest
+import torch
 
+from dccd_timm.batch import Batch
 from dccd_timm.data.build import Rank, build_train_loader
+from dccd_timm.data.collate import Collate, SkipCounter
+from dccd_timm.data.decode import Sample
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import write_parquet
@@ -36,3 +40,29 @@ def test_the_first_broken_image_of_a_folder_can_end_a_run_with_one_line(folders,
         for _ in zip(loader, range(6), strict=False):
             pass
     assert "unreadable image" in str(info.value) and "\n" not in str(info.value)
+
+
+def test_a_batch_is_sample_first_and_leaves_out_what_could_not_be_read():
+    view = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    broken = Sample.skipping("b.png", OSError("not an\nimage"))
+    batch = Collate(5)([Sample((view, view + 1), 3), broken, Sample((view + 2, view + 3), 0)])
+    assert batch.views.shape == (2, 2, 3, 2, 2) and batch.views[:, :, 0, 0, 0].tolist() == [[0, 1], [2, 3]]
+    assert batch.target.tolist() == [3, 0] and batch.fatal is None
+    assert batch.skipped == [("b.png (not an image)", 1)]
+    assert len(Collate(5)([broken]).views) == 0
+
+
+@pytest.mark.parametrize("target", [-1, 5])
+def test_a_class_index_that_the_student_does_not_have_is_fatal(target):
+    batch = Collate(5)([Sample((torch.zeros(3, 2, 2),), target)])
+    with pytest.raises(UserError, match=rf"class index {target} is outside 0 ... 4: set --num-classes or --class-map"):
+        SkipCounter(100).check(batch)
+
+
+def test_skipped_images_are_counted_once_and_up_to_the_limit():
+    skips = SkipCounter(3)
+    for _ in range(2):
+        skips.check(Batch.empty([("a", 1), ("b", 2)]))
+    assert skips.count == 3 and skips.names == ["a", "b"]
+    with pytest.raises(UserError, match="4 images could not be read, more than --max-data-errors 3; the first: a"):
+        skips.check(Batch.empty([("c", 1)]))
