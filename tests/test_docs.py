@@ -131,7 +131,7 @@ def test_python_blocks_compile_and_what_they_import_exists(page, block):
 
 def test_readme_is_short_and_has_its_outline():
     readme = ROOT / "README.md"
-    assert len(readme.read_text().splitlines()) <= 150
+    assert len(readme.read_text().splitlines()) <= 140
     assert re.findall(r"^## (.+)$", prose(readme), re.MULTILINE) == OUTLINE
 
 
