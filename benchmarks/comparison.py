@@ -1,65 +1,103 @@
 """The statistics of a comparison, paired over seeds, and their table and figure."""
 
 import csv
+import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from scipy import stats
 
 from dccd_timm.report.pictures import BLUE, GREY, ORANGE, pyplot
 
-NUMBERS = ("top1", "agreement", "effective_rank", "views_seen", "train_seconds")
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run's numbers: ``top1`` and ``agreement`` in percent, of the last and of the best epoch.
+
+    ``views_seen`` are all augmented images of the training, ``train_seconds`` are without validation.
+    """
+
+    top1: float
+    agreement: float | None = None
+    effective_rank: float | None = None
+    views_seen: int | None = None
+    train_seconds: float | None = None
 
 
-def t_quantile(probability: float, degrees: int) -> float:
-    """Student's t below which ``probability`` (above 0.5) lies (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+@dataclass(frozen=True)
+class Row:
+    """A method over its seeds: means, and the difference to the control over the seeds that both have.
 
-    def within(angle: float) -> float:
-        """P(|t| < sqrt(degrees) tan(angle))."""
-        term, total = (math.cos(angle), 0.0) if degrees % 2 else (1.0, 0.0)
-        for k in range(degrees % 2, degrees - 1, 2):
-            total += term
-            term *= math.cos(angle) ** 2 * (k + 1) / (k + 2)
-        total *= math.sin(angle)
-        return 2 / math.pi * (angle + total) if degrees % 2 else total
+    ``top1_half_interval`` and ``half_interval`` are half the width of a 95 % interval.
+    """
 
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < 2 * probability - 1 else (low, middle)
-    return math.sqrt(degrees) * math.tan(low)
+    method: str
+    seeds: int
+    top1: float
+    top1_stdev: float | None
+    top1_half_interval: float | None
+    pairs: int
+    difference: float | None
+    half_interval: float | None
+    agreement: float | None
+    effective_rank: float | None
+    views_seen: float | None
+    train_seconds: float | None
+
+
+Runs = dict[str, dict[int, RunResult]]  # method -> seed -> result
 
 
 def mean_interval(values: list[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of its 95 % t interval; None for a single value."""
+    """Mean, and half the width of its 95 % interval by Student's t; None for a single value."""
     if len(values) < 2:
         return values[0], None
-    half = t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values), half
+    quantile = float(stats.t.ppf(0.975, len(values) - 1))
+    return statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def summarise(runs: dict[str, dict[int, dict[str, Any]]], control: str) -> list[dict[str, Any]]:
-    """A row for each method that has finished runs; differences pair the seeds that the control has too."""
-    rows = []
-    for method, by_seed in runs.items():
-        if not by_seed:
-            continue
-        top1 = [by_seed[seed]["top1"] for seed in sorted(by_seed)]
-        row: dict[str, Any] = {"method": method, "seeds": len(top1), "top1": statistics.mean(top1)}
-        row["top1_stdev"] = statistics.stdev(top1) if len(top1) > 1 else None
-        row["top1_half_interval"] = mean_interval(top1)[1]
-        paired = [seed for seed in sorted(by_seed) if method != control and seed in runs.get(control, {})]
-        gains = [by_seed[seed]["top1"] - runs[control][seed]["top1"] for seed in paired]
-        row["pairs"] = len(gains)
-        row["difference"], row["half_interval"] = mean_interval(gains) if gains else (None, None)
-        for name in NUMBERS[1:]:
-            known = [run[name] for run in by_seed.values() if run[name] is not None]
-            row[name] = statistics.mean(known) if known else None
-        rows.append(row)
-    return rows
+def differences(runs: Runs, method: str, control: str) -> list[float]:
+    """Top-1 minus that of the control, for each seed that both have; none for the control itself."""
+    others = runs.get(control, {})
+    paired = [seed for seed in sorted(runs[method]) if method != control and seed in others]
+    return [runs[method][seed].top1 - others[seed].top1 for seed in paired]
 
 
-def markdown(rows: list[dict[str, Any]], control: str) -> str:
+def summarise(runs: Runs, control: str) -> list[Row]:
+    """A row for each method that has finished runs."""
+    return [_row(runs, method, control) for method in runs if runs[method]]
+
+
+def _row(runs: Runs, method: str, control: str) -> Row:
+    results = [runs[method][seed] for seed in sorted(runs[method])]
+    top1 = [result.top1 for result in results]
+    gains = differences(runs, method, control)
+    difference, half_interval = mean_interval(gains) if gains else (None, None)
+    return Row(
+        method=method,
+        seeds=len(top1),
+        top1=statistics.mean(top1),
+        top1_stdev=statistics.stdev(top1) if len(top1) > 1 else None,
+        top1_half_interval=mean_interval(top1)[1],
+        pairs=len(gains),
+        difference=difference,
+        half_interval=half_interval,
+        agreement=_mean([result.agreement for result in results]),
+        effective_rank=_mean([result.effective_rank for result in results]),
+        views_seen=_mean([result.views_seen for result in results]),
+        train_seconds=_mean([result.train_seconds for result in results]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def markdown(rows: list[Row], control: str) -> str:
     """The table."""
     lines = [
         f"| method | seeds | last-epoch top-1 (%) | minus {control}, paired, 95 % interval | agrees with teacher (%) |"
@@ -67,22 +105,24 @@ def markdown(rows: list[dict[str, Any]], control: str) -> str:
         "|" + "---|" * 8,
     ]
     for row in rows:
-        spread = "" if row["top1_stdev"] is None else f" ± {row['top1_stdev']:.2f}"
-        difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
-        if row["half_interval"] is not None:
-            ends = row["difference"] - row["half_interval"], row["difference"] + row["half_interval"]
-            difference += f" ({ends[0]:+.2f} to {ends[1]:+.2f})"
-        rest = zip(NUMBERS[1:], (".2f", ".2f", ",.0f", ".0f"), strict=True)
-        cells = [
-            f"{row['top1']:.2f}{spread}",
-            difference,
-            *("" if row[k] is None else f"{row[k]:{f}}" for k, f in rest),
-        ]
-        lines.append(f"| {row['method']} | {row['seeds']} | " + " | ".join(cells) + " |")
+        spread = "" if row.top1_stdev is None else f" ± {row.top1_stdev:.2f}"
+        difference = "" if row.difference is None else f"{row.difference:+.2f}"
+        if row.difference is not None and row.half_interval is not None:
+            low, high = row.difference - row.half_interval, row.difference + row.half_interval
+            difference += f" ({low:+.2f} to {high:+.2f})"
+        means = (
+            (row.agreement, ".2f"),
+            (row.effective_rank, ".2f"),
+            (row.views_seen, ",.0f"),
+            (row.train_seconds, ".0f"),
+        )
+        cells = [row.method, str(row.seeds), f"{row.top1:.2f}{spread}", difference]
+        cells += ["" if value is None else f"{value:{digits}}" for value, digits in means]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def draw(path: Path, runs: dict[str, dict[int, dict[str, Any]]], rows: list[dict[str, Any]], control: str) -> None:
+def draw(path: Path, runs: Runs, rows: list[Row], control: str) -> None:
     """Left: each seed, the mean and its interval. Right: paired differences to the control, likewise."""
     if (plt := pyplot()) is None:
         return
@@ -90,12 +130,10 @@ def draw(path: Path, runs: dict[str, dict[int, dict[str, Any]]], rows: list[dict
         1, 2, figsize=(11, 1.6 + 0.45 * len(rows)), sharey=True, width_ratios=(3, 2), layout="constrained"
     )
     for place, row in enumerate(rows):
-        by_seed = runs[row["method"]]
-        seeds = sorted(set(by_seed) & set(runs.get(control, {}))) if row["pairs"] else []
-        gains = [by_seed[seed]["top1"] - runs[control][seed]["top1"] for seed in seeds]
+        top1 = [result.top1 for result in runs[row.method].values()]
         panels = (
-            (left, [run["top1"] for run in by_seed.values()], row["top1"], row["top1_half_interval"]),
-            (right, gains, row["difference"], row["half_interval"]),
+            (left, top1, row.top1, row.top1_half_interval),
+            (right, differences(runs, row.method, control), row.difference, row.half_interval),
         )
         for axis, points, mean, half in panels:
             if points:
@@ -104,7 +142,7 @@ def draw(path: Path, runs: dict[str, dict[int, dict[str, Any]]], rows: list[dict
     left.scatter([], [], color=ORANGE, s=22, label="one seed")
     left.errorbar([], [], xerr=[], color=BLUE, marker="D", markersize=6, capsize=4, label="mean, 95 % interval")
     right.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    left.set_yticks(range(len(rows)), [row["method"] for row in rows])
+    left.set_yticks(range(len(rows)), [row.method for row in rows])
     left.set_ylim(len(rows) - 0.5, -0.5)
     left.locator_params(axis="x", nbins=7), right.locator_params(axis="x", nbins=5)
     left.set_xlabel("last-epoch top-1 (%)")
@@ -114,8 +152,18 @@ def draw(path: Path, runs: dict[str, dict[int, dict[str, Any]]], rows: list[dict
     plt.close(figure)
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows of equal keys."""
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """A row for each method."""
+    _write(path, [dataclasses.asdict(row) for row in rows])
+
+
+def write_runs(path: Path, runs: Runs) -> None:
+    """A row for each run."""
+    rows = [{"method": m, "seed": s, **dataclasses.asdict(runs[m][s])} for m in runs for s in sorted(runs[m])]
+    _write(path, rows)
+
+
+def _write(path: Path, rows: Sequence[dict[str, object]]) -> None:
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()

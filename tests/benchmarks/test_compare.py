@@ -2,38 +2,59 @@
 
 import argparse
 import csv
+import math
+import statistics
 
 import pytest
 
+from benchmarks.compare import CONTROL, NAMED, VARIANTS, choose_methods
 from benchmarks.compare import compare as run_comparison
-from benchmarks.comparison import markdown, mean_interval, summarise, t_quantile
+from benchmarks.comparison import RunResult, markdown, mean_interval, summarise
 from dccd_timm.errors import UserError
+from dccd_timm.recipe.methods import METHODS
 from tests.conftest import run_program
 
 
 @pytest.mark.parametrize(
     ("degrees", "table"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042)]
 )
-def test_t_quantile_is_that_of_printed_tables(degrees, table):
-    assert t_quantile(0.975, degrees) == pytest.approx(table, abs=5e-4)
-    assert t_quantile(0.95, 10) == pytest.approx(1.812, abs=5e-4)
+def test_the_interval_is_students_t_of_printed_tables(degrees, table):
+    values = [float(k) for k in range(degrees + 1)]
+    mean, half = mean_interval(values)
+    assert mean == pytest.approx(degrees / 2)
+    assert half / (statistics.stdev(values) / math.sqrt(len(values))) == pytest.approx(table, abs=5e-4)
 
 
 def test_paired_differences_by_hand():
     def runs(**top1):
-        return {int(k[1:]): {"top1": v} | dict.fromkeys(
-            ("agreement", "effective_rank", "views_seen", "train_seconds")) for k, v in top1.items()}  # fmt: skip
+        return {int(k[1:]): RunResult(v) for k, v in top1.items()}
 
     # seed 4 has no partner; differences 1, 2, 3: mean 2, standard deviation 1, half interval 4.303 / sqrt(3) = 2.484
     rows = summarise({"A": runs(s1=80.0, s2=90.0, s3=70.0), "B": runs(s3=73.0, s1=81.0, s4=99.0, s2=92.0)}, "A")
-    assert rows[0]["top1"] == 80 and rows[0]["top1_stdev"] == 10 and rows[0]["difference"] is None
-    assert (rows[1]["seeds"], rows[1]["pairs"], rows[1]["difference"]) == (4, 3, pytest.approx(2))
-    assert rows[1]["half_interval"] == pytest.approx(2.484, abs=1e-3)
+    assert rows[0].top1 == 80 and rows[0].top1_stdev == 10 and rows[0].difference is None
+    assert (rows[1].seeds, rows[1].pairs, rows[1].difference) == (4, 3, pytest.approx(2))
+    assert rows[1].half_interval == pytest.approx(2.484, abs=1e-3)
     assert "+2.00 (-0.48 to +4.48)" in markdown(rows, "A")
     assert mean_interval([5.0]) == (5.0, None)
 
 
-def test_a_comparison_runs_tells_and_goes_on(parquet, teacher, tmp_path):
+def test_every_method_of_the_package_can_be_named_and_the_default_is_the_variants():
+    assert set(METHODS) <= set(NAMED) and list(choose_methods(None, [])) == list(VARIANTS)
+    assert choose_methods(["token", CONTROL], ["mine=--lr 1"]) == {
+        "token": ["--kd-distill-type", "token", "--dccd-views", "2"],
+        CONTROL: ["--kd-distill-type", "logit", "--dccd-views", "2"],
+        "mine": ["--lr", "1"],
+    }
+    for names, own, cause in (
+        (["no"], [], "no method 'no'"),
+        ([CONTROL], [f"{CONTROL}="], "two methods"),
+        (None, ["x"], "NAME=FLAGS"),
+    ):
+        with pytest.raises(UserError, match=cause):
+            choose_methods(names, own)
+
+
+def test_a_comparison_runs_and_continues(parquet, teacher, tmp_path):
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
     recipe.write_text(
         f"dataset: hfids/{parquet}\nval_split: test\nmodel: resnetv2_18\nimg_size: 32\nbatch_size: 16\nworkers: 0\n"
