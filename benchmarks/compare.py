@@ -169,7 +169,7 @@ class Runner:
 
 
 def beside(folder: Path, ending: str) -> Path:
-    """The file beside a run's folder with its name and another ending; not with_suffix, since a name may contain dots."""
+    """The file beside a run's folder with its name and another ending (not with_suffix: names contain dots)."""
     return folder.parent / f"{folder.name}{ending}"
 
 
