@@ -22,7 +22,7 @@ from dccd_timm.recipe.data_config import DataConfig
 
 _logger = logging.getLogger(__name__)
 
-# Seconds beyond --data-timeout that the loader waits for a worker.
+# Seconds after --data-timeout that the loader still waits for a worker.
 _GRACE = 60.0
 
 
@@ -59,7 +59,7 @@ def build_train_loader(
         world=rank.world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
     )
     layout |= source.layout(reading.options.num_workers)
-    position = _fitting(state, layout) or TrainPosition(layout, given=start_epoch * batches)
+    position = _matching_position(state, layout) or TrainPosition(layout, given=start_epoch * batches)
     order = TrainOrder(recipe.seed, batches, position.given, position.stream_start(start_epoch))
     loader = source.train_loader(reading, order)
     prepare = _train_preparer(recipe, data_config, num_classes, rank)
@@ -95,7 +95,7 @@ def _reading(images: Images, source: Source, reader: Reader, num_classes: int, b
     workers = source.fit_workers(images.workers, rank.world)
     options = LoaderOptions(
         num_workers=workers,
-        # a worker that is stuck would hold up the run for ever; one that waits for a Hub says so before that
+        # a worker that is stuck would stop the run for ever; one that waits for a Hub reports it before that
         timeout=images.data_timeout + _GRACE if workers else 0,
         pin_memory=images.pin_mem and rank.device.type == "cuda",
         worker_init_fn=rank.worker_init_fn,
@@ -109,7 +109,7 @@ def _train_preparer(recipe: Recipe, data_config: DataConfig, num_classes: int, r
     """What training does on the device: erasing, near copies, mixing.
 
     Raises:
-        UserError: when near copies would be moved out of the image.
+        UserError: when near copies would be shifted by the whole image.
     """
     erasing = None
     if recipe.reprob > 0 and not recipe.no_aug and not recipe.no_prefetcher:
@@ -128,7 +128,7 @@ def _train_preparer(recipe: Recipe, data_config: DataConfig, num_classes: int, r
     if shift is None:
         shift = max(1, round(0.02 * max(size)))
     if shift >= min(size):
-        raise UserError(f"--dccd-near-shift {shift} moves images of {size} out of themselves")
+        raise UserError(f"--dccd-near-shift {shift} is not smaller than the images' size {size}")
     copies = NearCopies(plan_views(recipe.dccd_view_aug, recipe.dccd_views), shift, recipe.dccd_near_noise)
     return ViewPreparer(
         rank.device, data_config["mean"], data_config["std"], erasing, copies, mixing, (recipe.seed, rank.number)
@@ -139,12 +139,12 @@ def _skip_counter(images: Images) -> SkipCounter:
     return SkipCounter(images.max_data_errors if images.data_errors == "skip" else None)
 
 
-def _fitting(state: SavedPosition | None, layout: dict[str, int]) -> TrainPosition | None:
+def _matching_position(state: SavedPosition | None, layout: dict[str, int]) -> TrainPosition | None:
     """A saved position, unless it was saved under another layout."""
     if state is None or state["layout"] == layout:
         return TrainPosition.load(state) if state else None
     changed = [f"{k} {state['layout'].get(k)} -> {v}" for k, v in layout.items() if state["layout"].get(k) != v]
-    _logger.warning("the order of the data cannot go on exactly (%s): it starts at this epoch anew", ", ".join(changed))
+    _logger.warning("the order of the data cannot be resumed exactly (%s): this epoch starts again", ", ".join(changed))
     return None
 
 
@@ -154,7 +154,7 @@ def _batches_per_epoch(recipe: Recipe, source: Source, world: int) -> int:
         batches = recipe.train_batches_per_epoch
         if batches % recipe.grad_accum_steps:
             raise UserError(
-                f"--train-batches-per-epoch {batches} is no multiple of --grad-accum-steps {recipe.grad_accum_steps}"
+                f"--train-batches-per-epoch {batches} is not a multiple of --grad-accum-steps {recipe.grad_accum_steps}"
             )
         return batches
     images = source.num_samples * (recipe.epoch_repeats or 1)

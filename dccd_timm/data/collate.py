@@ -64,7 +64,7 @@ class SkipCounter:
             raise UserError(batch.fatal)
         for name, count in batch.skipped:
             if self.limit is None:
-                raise UserError(f"unreadable image or shard: {name}; mend it, or skip it with --data-errors skip")
+                raise UserError(f"unreadable image or shard: {name}; fix it, or skip it with --data-errors skip")
             if name not in self.images and len(self.images) < 10:
                 _logger.warning("skipped unreadable image %d: %s", self.count + 1, name)
             self.images[name] = count

@@ -166,7 +166,7 @@ def _scale_around_(
 ) -> None:
     """middle + factor * (values - middle), cut off at 0 and 255, in place."""
     change = factor - 1.0
-    # as many binary places of the factor as 255 of them leave room for
+    # as many binary digits of the factor as fit into 16 bits with a difference of 255
     bits = 8
     while abs(change) * 255 * 2**bits > 32767:
         bits -= 1

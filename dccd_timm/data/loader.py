@@ -119,7 +119,7 @@ class TrainLoader:
                     empty = False
                     yield self.prepare(batch, next(numbers))
             if empty:
-                raise UserError("the training split gave no readable image")
+                raise UserError("the training split has no readable image")
 
 
 def _warn_if_sorted(targets: list[int], num_classes: int, block: int) -> None:
@@ -128,7 +128,7 @@ def _warn_if_sorted(targets: list[int], num_classes: int, block: int) -> None:
     if len(set(targets)) < expected / 2:
         _logger.warning(
             "the first %d images have %d of %d classes: this data looks sorted, and a stream is shuffled only within"
-            " blocks of %d images; write it shuffled",
+            " blocks of %d images: shuffle it before it is written",
             len(targets), len(set(targets)), num_classes, block,
         )  # fmt: skip
 

@@ -6,13 +6,13 @@ from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import Patience
 
 
-def few_inner_retries() -> None:
-    """Have datasets try once: it would go on for half an hour, and the waiting here ends at ``--data-timeout``."""
+def disable_inner_retries() -> None:
+    """Let datasets try once only: it would retry for half an hour, and the waiting here ends at ``--data-timeout``."""
     import datasets.config
 
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
-    for word in ("READ", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT", "OPEN"):
-        setattr(datasets.config, f"STREAMING_{word}_RETRY_INTERVAL", 0)
+    for operation in ("READ", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT", "OPEN"):
+        setattr(datasets.config, f"STREAMING_{operation}_RETRY_INTERVAL", 0)
 
 
 class DataPatience(Patience):

@@ -1,7 +1,7 @@
 """Reading a stream: which shards a worker reads, in which order, how it waits and skips, and its position.
 
-Each pass over the data distributes all shards over the workers of all ranks anew, so that the union of a pass is the
-data set exactly; what a worker reads is shuffled in blocks. datasets' own shuffle buffer and sharding are not used:
+Each pass over the data distributes all shards over the workers of all ranks again, so that the union of a pass is
+exactly the data set; what a worker reads is shuffled in blocks. datasets' own shuffle buffer and sharding are not used:
 the first loses images on resume, the second cannot be combined with another one.
 """
 
@@ -167,7 +167,7 @@ class StreamBatches(IterableDataset[Batch | None]):
             if self.reader.seed is None:
                 return
             if not any_read and position == Position(epoch):  # else a worker without images would never end
-                raise UserError(f"a whole pass over worker {worker.number}'s shards gave no readable image")
+                raise UserError(f"a whole pass over worker {worker.number}'s shards found no readable image")
             position = Position(epoch + 1)
 
     def _order(self, size: int, worker: Worker, start: Position) -> list[int]:
@@ -206,7 +206,7 @@ class StreamBatches(IterableDataset[Batch | None]):
         """Rows of a shard, numbered; waits for a lost connection, and ends with what is lost of a broken shard.
 
         Raises:
-            UserError: when a remote source does not come back.
+            UserError: when a remote source gives no data any more.
         """
         row, patience = start, DataPatience(self.timeout)
         while True:

@@ -1,6 +1,7 @@
 """One image -> V independently augmented views, by timm's transforms."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -86,7 +87,7 @@ def train_views(recipe: Recipe, data_config: DataConfig) -> MultiViewTransform:
     interpolation = recipe.train_interpolation
     if recipe.no_aug or not interpolation:
         interpolation = data_config["interpolation"]
-    shared = dict(
+    shared: dict[str, Any] = dict(
         input_size=data_config["input_size"], is_training=True, no_aug=recipe.no_aug,
         train_crop_mode=recipe.train_crop_mode, scale=recipe.scale, ratio=recipe.ratio, hflip=recipe.hflip,
         vflip=recipe.vflip, interpolation=interpolation, mean=data_config["mean"], std=data_config["std"],

@@ -6,7 +6,7 @@ from typing import NotRequired, TypedDict
 class DataConfig(TypedDict):
     """Size [C, H, W], normalisation in [0, 1] pixel units, interpolation and centre crop of a model's images."""
 
-    input_size: tuple[int, ...]
+    input_size: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str

@@ -93,7 +93,7 @@ def test_a_shard_that_is_gone(hub, tmp_path):
     assert report(tmp_path, "skipping")["skipped_images"] == 12
 
 
-def test_what_is_not_there_is_said_in_one_line(hub, tmp_path):
+def test_what_does_not_exist_is_one_line(hub, tmp_path):
     assert_one_line(train(hub, tmp_path, dataset="alice/nothing"), "alice/nothing is no local folder")
     assert_one_line(train(hub, tmp_path, "--dataset-revision", "v9"), "v9")
     assert_one_line(
@@ -103,8 +103,8 @@ def test_what_is_not_there_is_said_in_one_line(hub, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_run_that_is_stopped_ends_with_its_own_code_and_leaves_nobody(folder, tmp_path, number, code):
-    """Half-read parquet streams abort or hang interpreters at exit; the loader keeps them out of this one."""
+def test_a_run_that_is_stopped_ends_with_its_own_code_and_leaves_no_process(folder, tmp_path, number, code):
+    """Half-read parquet streams abort or hang interpreters at exit; the loader keeps them out of the main process."""
     words = [
         "--dataset", f"hfids/{folder}", "--val-split", "test", "--model", "test_resnet", "--img-size", 32, "-b", 4, "-j", 2,
         "--epochs", 10000, "--output", tmp_path / "out", "--experiment", "run",

@@ -70,7 +70,7 @@ def test_a_training_epoch_sees_each_image_once_and_the_next_in_another_order(kin
         assert sorted(orders[0][0]) == sorted(orders[0][1])
 
 
-def test_map_batches_do_not_depend_on_workers_and_go_on_at_an_epoch(parquet, folders):
+def test_map_batches_do_not_depend_on_workers_and_resume_at_an_epoch(parquet, folders):
     runs = []
     for workers, start in ((0, 0), (2, 0), (0, 1)):
         recipe = recipe_for("map", parquet, folders, "-j", workers)
@@ -81,7 +81,7 @@ def test_map_batches_do_not_depend_on_workers_and_go_on_at_an_epoch(parquet, fol
     assert runs[0][6:] == runs[2]  # a run that starts at epoch 1 sees what the first would have seen there
 
 
-def test_streams_begin_again_at_an_epoch(parquet, folders):
+def test_streams_resume_at_an_epoch(parquet, folders):
     recipe = recipe_for("stream", parquet, folders, "-j", 0)
     runs = []
     for start in (0, 1):

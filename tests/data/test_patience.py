@@ -4,7 +4,7 @@ import datasets.config
 import pytest
 
 from dccd_timm import network
-from dccd_timm.data.patience import DataPatience, few_inner_retries
+from dccd_timm.data.patience import DataPatience, disable_inner_retries
 from dccd_timm.errors import UserError
 
 
@@ -24,6 +24,6 @@ def test_a_source_that_stays_away_is_one_line(monkeypatch):
 def test_datasets_does_not_retry_on_its_own(monkeypatch):
     for name in [name for name in vars(datasets.config) if name.startswith("STREAMING_")]:
         monkeypatch.setattr(datasets.config, name, getattr(datasets.config, name))
-    few_inner_retries()
+    disable_inner_retries()
     assert datasets.config.STREAMING_READ_MAX_RETRIES == datasets.config.STREAMING_OPEN_MAX_RETRIES == 1
     assert datasets.config.STREAMING_READ_RETRY_INTERVAL == 0

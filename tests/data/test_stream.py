@@ -52,7 +52,7 @@ def test_evaluation_reads_each_image_once(shards, kind, world, workers, numbered
 
 
 def sequence(folder, count, state, pipe, world, workers, kind):
-    """Send ``count`` batches, each with the loader's state behind it; runs in a process of its own."""
+    """Send ``count`` batches, each with the loader's state after it; runs in a process of its own."""
     flags = ["--dccd-views", "2", "--kd-distill-type", "none"]
     args = dict(rank=world - 1, world=world, workers=workers, batch_size=3, state=state, flags=flags)
     if kind == "folder":
@@ -88,8 +88,8 @@ def started(*arguments):
         ("folder", 1, 2, 2),
     ],
 )
-def test_killed_at_any_moment_it_goes_on_with_the_very_next_images(kind, shards, world, workers, numbered, tmp_path):
-    """Four SIGKILLs in each of seven layouts; ids and augmentations equal those of a run that nobody killed."""
+def test_killed_at_any_moment_it_resumes_with_the_very_next_images(kind, shards, world, workers, numbered, tmp_path):
+    """Four SIGKILLs in each of seven layouts; ids and augmentations equal those of a run that was not killed."""
     if kind == "folder":
         folder = tmp_path
         for n in range(IMAGES):

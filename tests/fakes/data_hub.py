@@ -1,4 +1,7 @@
-"""A Hub on loopback that serves folders as data sets to the real clients, with faults on request."""
+"""The fake Hub of data sets: on loopback, it serves folders to the real clients, read-only, with faults on request.
+
+The fake Hub of models, which takes uploads too, is ``tests/fakes/model_hub/``.
+"""
 
 import contextlib
 import hashlib

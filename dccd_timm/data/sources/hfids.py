@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from timm.data.readers.class_map import load_class_map
 
-from dccd_timm.data.patience import DataPatience, few_inner_retries
+from dccd_timm.data.patience import DataPatience, disable_inner_retries
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.hfids_folder import HfidsFolder
 from dccd_timm.data.sources.hfids_stream import HfidsStream, count_images
@@ -39,7 +39,7 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
         raise UserError(
             f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
         )
-    few_inner_retries()
+    disable_inner_retries()
     limit_requests()
     timeout = 0.0 if folder else min(_OPENING_SECONDS, images.data_timeout)
     builder, dataset = _open(images, name, folder, split, timeout)
@@ -118,5 +118,5 @@ def _classes(images: Images, features: "Features", key: str) -> tuple[list[str] 
         names = [str(name) for name, _ in sorted(table.items(), key=lambda item: item[1])]
         return names, table if is_text else None
     if is_text:
-        raise UserError(f"column {key} holds words, not class indices: map them with --class-map FILE")
+        raise UserError(f"column {key} has names, not class indices: map them with --class-map FILE")
     return getattr(features[key], "names", None), None

@@ -27,7 +27,7 @@ def test_columns_are_found_or_asked_for(tmp_path):
     assert (source.image_key, source.target_key, source.names, source.num_samples) == ("picture", "kind", None, 1)
 
 
-def test_other_local_places(parquet, tmp_path):
+def test_folders_relative_to_data_dir_and_empty_ones(parquet, tmp_path):
     recipe = load_recipe(["--dataset", f"hfids/{parquet.name}", "--data-dir", str(parquet.parent)])
     assert opened_split(recipe).num_samples == 48
     (tmp_path / "empty").mkdir()
@@ -35,13 +35,13 @@ def test_other_local_places(parquet, tmp_path):
         opened_split(load_recipe(["--dataset", f"hfids/{tmp_path}/empty"]))
 
 
-def test_class_words_need_a_class_map(tmp_path):
+def test_class_names_need_a_class_map(tmp_path):
     table = {"image": [{"bytes": encoded(picture(n % 3, n)), "path": None} for n in range(9)], "kind": CLASSES * 3}
     features = datasets.Features(image=datasets.Image(), kind=datasets.Value("string"))
     (tmp_path / "data").mkdir()
     datasets.Dataset.from_dict(table, features=features).to_parquet(tmp_path / "data" / "train.parquet")
     words = ["--dataset", f"hfids/{tmp_path / 'data'}", "--target-key", "kind"]
-    with pytest.raises(UserError, match="kind holds words, not class indices: map them with --class-map FILE"):
+    with pytest.raises(UserError, match="kind has names, not class indices: map them with --class-map FILE"):
         seen(*words)
     (tmp_path / "classes.txt").write_text("\n".join(reversed(CLASSES)))
     names, found = seen(*words, "--class-map", tmp_path / "classes.txt")
