@@ -150,6 +150,7 @@ class FrozenTeacher(nn.Module):
         fixed = own["fixed_input_size"] and own_size[1:] != tuple(input_size[1:])
         self.own_input_size = (own_size[1], own_size[2]) if fixed else None
         self._convert_pixels(mean, std, input_size[0])
+        self.eval()
 
     def _convert_pixels(self, mean: Sequence[float], std: Sequence[float], student_chans: int) -> None:
         """Prepare what turns the student's pixels into the teacher's."""

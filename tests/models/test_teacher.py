@@ -1,6 +1,7 @@
-"""Teachers from every place, with the head they were trained with, and nothing executed on the way."""
+"""Teachers from every place, with their own head, nothing executed on the way; shown what they were trained on."""
 
 import argparse
+import copy
 import pickle
 
 import pytest
@@ -8,9 +9,12 @@ import safetensors.torch
 import timm
 import torch
 from timm.models import save_for_hf
+from torch import nn
 
+from dccd_timm import DCCDTask
 from dccd_timm.errors import UserError
-from dccd_timm.models.teacher import load_teacher
+from dccd_timm.models.teacher import FrozenTeacher, freeze, load_teacher
+from tests.task.small import batch, resnet
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,82 @@ def test_a_hub_that_does_not_answer(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="hf-hub:nobody/nothing.*(download|built)"):
         load_teacher("hf-hub:nobody/nothing", num_classes=5)
+
+
+def test_teacher_sees_its_own_normalisation_under_mean_and_std():
+    """The same pixels, whatever normalisation the loader used for the student."""
+    teacher = resnet(1).eval()
+    teacher.pretrained_cfg = dict(teacher.pretrained_cfg, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    pixels = torch.rand(4, 3, 64, 64)
+
+    def normal(mean, std):
+        return (pixels - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+
+    task = DCCDTask(resnet(0), teacher, nn.CrossEntropyLoss(), input_mean=(0.1, 0.2, 0.3), input_std=(0.7, 0.8, 0.9))
+    with torch.no_grad():
+        wanted = teacher(normal((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
+    got = task.teacher(normal((0.1, 0.2, 0.3), (0.7, 0.8, 0.9)))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_student_and_colour_teacher_and_the_other_way_round():
+    grey, colour = resnet(0, in_chans=1), resnet(1)
+    pixels = torch.rand(4, 1, 64, 64)
+    task = DCCDTask(grey, colour, nn.CrossEntropyLoss(), input_size=(1, 64, 64), input_mean=(0.5,), input_std=(0.25,))
+    mean, std = (torch.tensor(colour.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        wanted = colour((pixels.expand(-1, 3, -1, -1) - mean) / std)
+    torch.testing.assert_close(task.teacher((pixels - 0.5) / 0.25), wanted, rtol=1e-4, atol=1e-5)
+    task.train()((pixels[:, None] - 0.5).expand(-1, 2, -1, -1, -1), torch.arange(4))["loss"].backward()
+
+    grey.pretrained_cfg = dict(grey.pretrained_cfg, mean=(0.4,), std=(0.3,))
+    pixels = torch.rand(4, 3, 64, 64)
+    task = DCCDTask(colour.requires_grad_(), grey, nn.CrossEntropyLoss(), input_size=(3, 64, 64))
+    luma = (pixels * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    with torch.no_grad():
+        wanted = grey((luma - 0.4) / 0.3)
+    torch.testing.assert_close(task.teacher((pixels - mean) / std), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_fixed_size_teacher_gets_its_own_size():
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=96, depth=2)
+    task = DCCDTask(resnet(0), vit, nn.CrossEntropyLoss(), input_size=(3, 64, 64)).train()
+    out = task(*batch())
+    out["loss"].backward()
+    assert out["loss"].isfinite()
+
+
+def networks():
+    torch.manual_seed(0)
+    student = timm.create_model("resnet10t", num_classes=5)
+    teacher = timm.create_model("test_vit", num_classes=5, img_size=64)
+    return student, teacher
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_half_precision_teacher_says_nearly_the_same(amp):
+    """Against a copy that torch casts; under autocast too, which must not turn it back or cast it further."""
+    images, target = torch.randn(8, 3, 64, 64), torch.arange(8) % 4
+    student, teacher = networks()
+    expected = copy.deepcopy(teacher).eval().bfloat16()(images.bfloat16()).float()
+    same = dict(input_size=(3, 64, 64), input_mean=(0.5,) * 3, input_std=(0.5,) * 3)
+    task = DCCDTask(student, teacher, device=torch.device("cpu"), teacher_dtype=torch.bfloat16, verbose=False, **same)
+    with torch.autocast("cpu", dtype=torch.float16, enabled=amp):
+        logits, maps = task.teacher(images, task.teacher_stages)
+    torch.testing.assert_close(logits.float(), expected, rtol=0, atol=0.05)
+    assert {p.dtype for p in task.teacher.parameters()} == {torch.bfloat16}
+    assert maps[0].dtype == torch.bfloat16
+    assert {p.dtype for p in task.trainable_module.parameters()} == {torch.float32}
+    loss = task(images, target)["loss"]
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite()
+
+
+def test_timms_own_tasks_get_float32_from_it():
+    _, teacher = networks()
+    wrapped = FrozenTeacher(freeze(teacher), (0.5,) * 3, (0.5,) * 3, (3, 64, 64), torch.bfloat16)
+    images = torch.randn(2, 3, 64, 64)
+    assert wrapped(images).dtype == torch.float32
+    features = wrapped.forward_features(images)
+    assert features.dtype == torch.bfloat16
+    assert wrapped.forward_head(features, pre_logits=True).dtype == torch.float32
