@@ -10,14 +10,15 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from timm.task import TrainingTask
-from timm.utils import dispatch_clip_grad
-from torch import Tensor
 from tqdm import tqdm
 
-from dccd_timm.batch import Batch, Progress, fold_views
+from dccd_timm.batch import Batch, Progress
 from dccd_timm.engine.meter import LossMeter
 from dccd_timm.engine.nonfinite import UpdateGuard
+from dccd_timm.engine.optim import Schedule, mean_learning_rate
+from dccd_timm.engine.step import training_step
 from dccd_timm.recipe import Recipe
 
 # Seconds between two questions to all ranks whether to stop: asking waits for the device.
@@ -25,68 +26,63 @@ _ASK_AFTER = 2.0
 _logger = logging.getLogger(__name__)
 
 
+class Preparer(Protocol):
+    """Makes batches ready on the device."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Switch to this epoch's augmentations."""
+
+
+class Skips(Protocol):
+    """Counts images that could not be read."""
+
+    @property
+    def count(self) -> int:
+        """Images skipped so far."""
+
+
 class Loader(Protocol):
     """Endless batches; ``batches_per_epoch`` of them make an epoch."""
 
-    batches_per_epoch: int
-    prepare: Any
-    skips: Any
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of an epoch, on every rank."""
+
+    @property
+    def prepare(self) -> Preparer:
+        """What prepares the batches."""
+
+    @property
+    def skips(self) -> Skips:
+        """What counts the images that could not be read."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-def training_step(
-    task: TrainingTask,
-    batch: Batch,
-    optimizer: Any,
-    recipe: Recipe,
-    accelerator: Accelerator,
-    may_update: Callable[[], bool],
-) -> tuple[dict[str, Tensor], bool]:
-    """Forward, backward and, when enough batches are accumulated and ``may_update`` says so, one update.
-
-    Returns what the task gave, and whether weights changed.
-    """
-    images, target = fold_views(batch.views, batch.target)
-    if recipe.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    with accelerator.accumulate(task.get_trainable_module()):
-        with accelerator.autocast():
-            result = task(images, target)
-        second_order = getattr(optimizer.optimizer, "is_second_order", False)
-        accelerator.backward(result["loss"], **({"create_graph": True} if second_order else {}))
-        passes = accelerator.sync_gradients and may_update()
-        if passes and recipe.clip_grad is not None:
-            accelerator.unscale_gradients(optimizer)
-            parameters = task.get_clip_parameters(exclude_head=recipe.clip_mode == "agc")
-            dispatch_clip_grad(parameters, recipe.clip_grad, mode=recipe.clip_mode)
-        if passes:
-            optimizer.step()
-        optimizer.zero_grad()
-    return result, passes and not optimizer.step_was_skipped
-
-
 @dataclass(frozen=True)
 class Start:
-    """Where to begin: ``batches`` of epoch ``epoch`` are over, and ``meter`` holds their losses."""
+    """Where to begin: ``batches`` of epoch ``epoch`` are done, and ``meter`` holds their losses.
+
+    ``skipped_updates`` counts those of the training so far.
+    """
 
     epoch: int = 0
     batches: int = 0
     meter: dict[str, Any] = field(default_factory=dict)
+    skipped_updates: int = 0
 
 
 def train(
     task: TrainingTask,
     loader: Loader,
-    optimizer: Any,
-    scheduler: Any,
+    optimizer: AcceleratedOptimizer,
+    schedule: Schedule,
     recipe: Recipe,
     accelerator: Accelerator,
     start: Start,
-    num_epochs: int,
     stopping: Callable[[], bool],
 ) -> Iterator[Progress]:
-    """Train ``task`` from ``start`` to ``num_epochs``, yielding after each epoch.
+    """Train ``task`` from ``start`` to the schedule's last epoch, yielding after each epoch.
 
     It also yields inside an epoch, with ``complete`` false: every ``recovery_interval`` updates, and when ``stopping``
     says so; the caller saves, and does not come back in the second case. Ranks agree on it every few updates.
@@ -94,103 +90,149 @@ def train(
     Raises:
         UserError: for a loss that is not finite (before anything is yielded, so nothing bad is saved), or bad data.
     """
-    updates_per_epoch = loader.batches_per_epoch // recipe.grad_accum_steps
-    updates = start.epoch * updates_per_epoch + start.batches // recipe.grad_accum_steps
-    if scheduler is not None and updates > 0:
-        scheduler.step_update(updates) if recipe.sched_on_updates else scheduler.step(start.epoch)
+    trainer = _Trainer(task, loader, optimizer, schedule, recipe, accelerator, start, stopping)
+    schedule.resume(start.epoch, trainer.updates)
     batches = iter(loader)
-    asking = _Asking(accelerator, stopping)
-    guard = UpdateGuard(recipe.nonfinite, task.get_trainable_module(), accelerator.scaler is not None)
-    for epoch in range(start.epoch, num_epochs):
-        loader.prepare.set_epoch(epoch)
-        task.train()
-        meter = LossMeter(accelerator.device, guard.skips)
-        done = 0
-        if epoch == start.epoch and start.batches:
-            meter.load(start.meter)
-            done = start.batches
-        began, views, last_log = time.perf_counter(), 0, 0
-        with _bar(updates_per_epoch, f"epoch {epoch + 1}/{num_epochs}", accelerator) as bar:
-            bar.update(done // recipe.grad_accum_steps)
-            for number in range(done + 1, loader.batches_per_epoch + 1):
-                batch = next(batches)
-                may_update = partial(guard.passes, meter, updates)
-                result, changed = training_step(task, batch, optimizer, recipe, accelerator, may_update)
-                meter.add(result, updates)
-                views += batch.views.shape[0] * batch.views.shape[1] * accelerator.num_processes
-                if not accelerator.sync_gradients:
+    for epoch in range(start.epoch, schedule.num_epochs):
+        yield from trainer.train_epoch(epoch, batches)
+
+
+class _Trainer:
+    """What :func:`train` keeps from update to update."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        loader: Loader,
+        optimizer: AcceleratedOptimizer,
+        schedule: Schedule,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        start: Start,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.task, self.loader, self.optimizer, self.schedule = task, loader, optimizer, schedule
+        self.recipe, self.accelerator, self.start = recipe, accelerator, start
+        self.stop_vote = _StopVote(accelerator, stopping)
+        scaled = accelerator.scaler is not None
+        self.guard = UpdateGuard(recipe.nonfinite, task.get_trainable_module(), scaled, start.skipped_updates)
+        self.updates_per_epoch = loader.batches_per_epoch // recipe.grad_accum_steps
+        self.updates = start.epoch * self.updates_per_epoch + start.batches // recipe.grad_accum_steps
+
+    def train_epoch(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Progress]:
+        """Train one epoch, or the rest of the one to start with; yields as :func:`train` does."""
+        self.loader.prepare.set_epoch(epoch)
+        self.task.train()
+        meter, done = LossMeter(self.accelerator.device, self.guard.skips), 0
+        if epoch == self.start.epoch and self.start.batches:
+            meter.load(self.start.meter)
+            done = self.start.batches
+        speed, last_log = _Speed(self.accelerator.num_processes), 0
+        bar = _progress_bar(self.updates_per_epoch, f"epoch {epoch + 1}/{self.schedule.num_epochs}", self.accelerator)
+        with bar:
+            bar.update(done // self.recipe.grad_accum_steps)
+            for number in range(done + 1, self.loader.batches_per_epoch + 1):
+                self._step(next(batches), meter, speed)
+                if not self.accelerator.sync_gradients:
                     continue
-                updates += 1
-                if changed:
-                    task.update_ema(step=updates)
-                if scheduler is not None:
-                    scheduler.step_update(num_updates=updates)
                 bar.update()
-                if updates - last_log >= recipe.log_interval:
-                    last_log = updates
-                    losses = meter.means(epoch)
-                    speed = views / (time.perf_counter() - began)
-                    _log(bar, epoch, updates, losses, _rate(optimizer), speed)
-                    accelerator.log({**losses, "lr": _rate(optimizer), "views_per_second": speed}, step=updates)
-                if number < loader.batches_per_epoch:
-                    due = recipe.recovery_interval > 0 and updates % recipe.recovery_interval == 0
-                    stop = asking.stop_now()
-                    if stop or due:
-                        speed = views / (time.perf_counter() - began)
-                        losses = meter.means(epoch, accelerator)
-                        yield Progress(
-                            epoch, updates, losses, _rate(optimizer), speed, loader.skips.count,
-                            stop, complete=False, batches=number, meter=meter.state(),
-                        )  # fmt: skip
-        speed = views / (time.perf_counter() - began)
-        losses, stop = meter.means(epoch, accelerator), asking.agreed()
-        yield Progress(
-            epoch, updates, losses, _rate(optimizer), speed, loader.skips.count, stop,
-            batches=loader.batches_per_epoch, meter=meter.state(), skipped_updates=guard.count,
-        )  # fmt: skip
+                if self.updates - last_log >= self.recipe.log_interval:
+                    last_log = self.updates
+                    self._log(bar, epoch, meter, speed)
+                if number < self.loader.batches_per_epoch:
+                    stop = self.stop_vote.ask_if_due()
+                    if stop or self._recovery_is_due():
+                        yield self._progress(epoch, number, meter, speed, stop)
+        stop = self.stop_vote.ask()
+        yield self._progress(epoch, self.loader.batches_per_epoch, meter, speed, stop)
+
+    def _step(self, batch: Batch, meter: LossMeter, speed: "_Speed") -> None:
+        may_update = partial(self.guard.may_update, meter, self.updates)
+        result, changed = training_step(self.task, batch, self.optimizer, self.recipe, self.accelerator, may_update)
+        meter.add(result, self.updates)
+        speed.add(batch)
+        if self.accelerator.sync_gradients:
+            self.updates += 1
+            if changed:
+                self.task.update_ema(step=self.updates)
+            self.schedule.end_update(self.updates)
+
+    def _recovery_is_due(self) -> bool:
+        interval = self.recipe.recovery_interval
+        return interval > 0 and self.updates % interval == 0
+
+    def _progress(self, epoch: int, batches: int, meter: LossMeter, speed: "_Speed", stop: bool) -> Progress:
+        views_per_second = speed.views_per_second()
+        return Progress(
+            epoch=epoch,
+            updates=self.updates,
+            losses=meter.means(epoch, self.accelerator),
+            lr=mean_learning_rate(self.optimizer),
+            views_per_second=views_per_second,
+            skipped=self.loader.skips.count,
+            stop=stop,
+            complete=batches == self.loader.batches_per_epoch,
+            batches=batches,
+            meter=meter.state(),
+            skipped_updates=self.guard.count,
+        )
+
+    def _log(self, bar: Any, epoch: int, meter: LossMeter, speed: "_Speed") -> None:
+        losses = meter.means(epoch)
+        rate, views_per_second = mean_learning_rate(self.optimizer), speed.views_per_second()
+        parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        if bar.disable:
+            _logger.info(
+                "epoch %d  update %d  %s  lr %.3g  %.0f views/s",
+                epoch + 1, self.updates, parts, rate, views_per_second,
+            )  # fmt: skip
+        else:
+            bar.set_postfix_str(f"{parts}  lr {rate:.3g}  {views_per_second:.0f} views/s")
+        self.accelerator.log({**losses, "lr": rate, "views_per_second": views_per_second}, step=self.updates)
 
 
-class _Asking:
-    """Whether any rank wants to stop: all ask together, in the same updates, and not so often that it costs."""
+class _StopVote:
+    """Whether any rank was told to stop: all ask together, in the same updates, and seldom enough to cost little."""
 
     def __init__(self, accelerator: Accelerator, stopping: Callable[[], bool]) -> None:
         self.accelerator, self.stopping = accelerator, stopping
-        self.interval, self.passed, self.began = 1, 0, time.monotonic()
+        self.interval, self.updates, self.began = 1, 0, time.monotonic()
 
-    def stop_now(self) -> bool:
-        """Behind each update: ask, if it is time."""
+    def ask_if_due(self) -> bool:
+        """After each update: ask all ranks, if it is time to."""
         if self.accelerator.num_processes == 1:
             return self.stopping()
-        self.passed += 1
-        return self.passed >= self.interval and self.agreed()
+        self.updates += 1
+        return self.updates >= self.interval and self.ask()
 
-    def agreed(self) -> bool:
+    def ask(self) -> bool:
         """Ask all ranks."""
         if self.accelerator.num_processes == 1:
             return self.stopping()
         own = torch.tensor([float(self.stopping()), time.monotonic() - self.began], device=self.accelerator.device)
-        wishes, seconds = self.accelerator.reduce(own).tolist()
+        votes, seconds = self.accelerator.reduce(own).tolist()
         # the same on all ranks, since it comes from the same sum
-        per_update = seconds / self.accelerator.num_processes / max(self.passed, 1)
+        per_update = seconds / self.accelerator.num_processes / max(self.updates, 1)
         self.interval = max(1, min(100, int(_ASK_AFTER / max(per_update, 1e-3))))
-        self.passed, self.began = 0, time.monotonic()
-        return wishes > 0
+        self.updates, self.began = 0, time.monotonic()
+        return bool(votes > 0)
 
 
-def _rate(optimizer: Any) -> float:
-    """Mean learning rate over parameter groups, as timm's summary.csv has it."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return sum(rates) / len(rates)
+class _Speed:
+    """Views per second over all ranks."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.views, self.began = world, 0, time.perf_counter()
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch of this rank."""
+        self.views += batch.views.shape[0] * batch.views.shape[1] * self.world
+
+    def views_per_second(self) -> float:
+        """Since the beginning."""
+        return self.views / (time.perf_counter() - self.began)
 
 
-def _bar(total: int, title: str, accelerator: Accelerator) -> Any:
-    quiet = not accelerator.is_main_process or not sys.stderr.isatty()
-    return tqdm(total=total, desc=title, unit="update", disable=quiet, leave=False, dynamic_ncols=True)
-
-
-def _log(bar: Any, epoch: int, updates: int, losses: dict[str, float], rate: float, speed: float) -> None:
-    parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    if bar.disable:
-        _logger.info("epoch %d  update %d  %s  lr %.3g  %.0f views/s", epoch + 1, updates, parts, rate, speed)
-    else:
-        bar.set_postfix_str(f"{parts}  lr {rate:.3g}  {speed:.0f} views/s")
+def _progress_bar(total: int, title: str, accelerator: Accelerator) -> Any:
+    hidden = not accelerator.is_main_process or not sys.stderr.isatty()
+    return tqdm(total=total, desc=title, unit="update", disable=hidden, leave=False, dynamic_ncols=True)

@@ -1,8 +1,9 @@
-"""Means of the loss parts, kept on the device: reading them is the only time that a step waits for the GPU."""
+"""Means of the loss terms, kept on the device: a step waits for the GPU only when they are read."""
 
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from dccd_timm.errors import UserError
@@ -11,7 +12,7 @@ from dccd_timm.errors import UserError
 class LossMeter:
     """Sums of each scalar of a task's result, and the first update at which one was not finite.
 
-    With ``skips`` values that are not finite are left out, and do not stop the run.
+    With ``skips``, values that are not finite are left out and do not stop the run.
     """
 
     def __init__(self, device: torch.device, skips: bool = False) -> None:
@@ -22,7 +23,7 @@ class LossMeter:
         self.count = torch.zeros((), dtype=torch.long, device=device)
 
     def add(self, result: dict[str, Tensor], update: int) -> None:
-        """Take the scalars of one step; no wait."""
+        """Add the scalars of one step, without waiting for the device."""
         if not self.names:
             self.names = [name for name, value in result.items() if value.ndim == 0]
             self.sums = torch.zeros(len(self.names), device=self.device)
@@ -39,12 +40,12 @@ class LossMeter:
         self.count += 1
 
     def note_gradients(self, finite: Tensor, update: int) -> None:
-        """Take whether an update's gradients were finite: the weights are bad before any loss is; no wait."""
+        """Note whether an update's gradients were finite, without waiting: the weights go bad before any loss does."""
         bad = ~finite & (self.first_bad_gradient < 0)
         self.first_bad_gradient = torch.where(bad, update, self.first_bad_gradient)
 
     def state(self) -> dict[str, Any]:
-        """Names, sums and count of this rank, to go on from; waits for the device. JSON."""
+        """Names, sums and count of this rank, for :meth:`load` after a resume; waits for the device. JSON."""
         return {"names": self.names, "sums": self.sums.tolist(), "count": int(self.count)}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -54,11 +55,11 @@ class LossMeter:
         self.sums = torch.tensor(state["sums"], dtype=torch.float32, device=self.device)
         self.first_bad = torch.full((len(self.names),), -1, dtype=torch.long, device=self.device)
 
-    def means(self, epoch: int, accelerator: Any = None) -> dict[str, float]:
-        """Mean of each part, over ranks when ``accelerator`` is given; waits for the device.
+    def means(self, epoch: int, accelerator: Accelerator | None = None) -> dict[str, float]:
+        """Mean of each term, over ranks when ``accelerator`` is given; waits for the device.
 
         Raises:
-            UserError: names the part and the update of the first value that was not finite.
+            UserError: names the term and the update of the first value that was not finite.
         """
         first_bad = torch.cat([self.first_bad, self.first_bad_gradient[None]])
         sums = self.sums / self.count.clamp(min=1)
@@ -66,14 +67,14 @@ class LossMeter:
             first_bad = accelerator.gather(first_bad.unsqueeze(0)).amax(0)
             sums = accelerator.reduce(sums, "mean")
         names = [*self.names, "the gradient"]
-        broken = [(at, name) for at, name in zip(first_bad.tolist(), names, strict=True) if at >= 0]
-        if broken:
-            update = min(at for at, _ in broken)
-            names = [name for at, name in broken if at == update]
-            parts = [name for name in names if name not in ("loss", "the gradient")] or names
+        bad = [(at, name) for at, name in zip(first_bad.tolist(), names, strict=True) if at >= 0]
+        if bad:
+            update = min(at for at, _ in bad)
+            names = [name for at, name in bad if at == update]
+            terms = [name for name in names if name not in ("loss", "the gradient")] or names
             raise UserError(
-                f"the loss is not finite at update {update + 1} (epoch {epoch + 1}): {' and '.join(parts)} became NaN"
-                " or infinite; lower --lr or that part's weight, use --clip-grad, or --nonfinite skip to leave such"
-                " updates out; last/ holds the last good epoch"
+                f"the loss is not finite at update {update + 1} (epoch {epoch + 1}): {' and '.join(terms)} became NaN"
+                " or infinite; lower --lr or that term's weight, use --clip-grad, or --nonfinite skip to skip such"
+                " updates; last/ holds the last good epoch"
             )
         return dict(zip(self.names, sums.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Updates whose gradients are not finite: noticed before the optimizer takes them, and left out when that is wanted."""
+"""Updates whose gradients are not finite: found before the optimizer takes them, and skipped if the recipe says so."""
 
 import logging
 
@@ -10,34 +10,35 @@ from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
-# So many in a row are no accident.
+# This many skipped updates in a row stop the run.
 _IN_A_ROW = 10
 
 
 class UpdateGuard:
-    """Tells an update whose gradients are not finite, the same on every rank, since DDP has averaged them.
+    """Finds updates whose gradients are not finite; all ranks find the same, since DDP has averaged the gradients.
 
-    With policy ``skip`` each update waits for the device, and BatchNorm statistics that the bad batch has spoilt are
-    put back. With ``stop`` nothing waits: the update is noted, and the meter stops the run before anything is saved.
+    With policy ``skip`` each update waits for the device, and BatchNorm statistics that the bad batch has changed are
+    restored. With ``stop`` nothing waits: the update is noted, and the meter stops the run before anything is saved.
 
     Args:
         policy: ``skip`` or ``stop``.
-        module: what is trained.
-        scaled: float16's gradient scaler is at work: it leaves such updates out by itself, and lowers its scale.
+        module: the module that is trained.
+        scaled: whether float16's gradient scaler is in use: it skips such updates by itself, and lowers its scale.
+        count: updates skipped so far.
     """
 
-    def __init__(self, policy: str, module: nn.Module, scaled: bool) -> None:
+    def __init__(self, policy: str, module: nn.Module, scaled: bool, count: int = 0) -> None:
         self.skips, self.scaled = policy == "skip", scaled
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.buffers = [b for b in module.buffers() if b.is_floating_point()] if self.skips else []
         self.kept = [b.clone() for b in self.buffers]
-        self.count = self.row = 0
+        self.count, self.in_a_row = count, 0
 
-    def passes(self, meter: LossMeter, update: int) -> bool:
+    def may_update(self, meter: LossMeter, update: int) -> bool:
         """Whether the optimizer may step; with ``skip`` this waits for the device.
 
         Raises:
-            UserError: after ten updates in a row that could not be made.
+            UserError: after ten skipped updates in a row.
         """
         if self.scaled:
             return True
@@ -47,17 +48,17 @@ class UpdateGuard:
             meter.note_gradients(finite, update)
             return True
         if bool(finite):
-            self.row = 0
+            self.in_a_row = 0
             for kept, buffer in zip(self.kept, self.buffers, strict=True):
                 kept.copy_(buffer)
             return True
-        self.count, self.row = self.count + 1, self.row + 1
+        self.count, self.in_a_row = self.count + 1, self.in_a_row + 1
         for kept, buffer in zip(self.kept, self.buffers, strict=True):
             buffer.copy_(kept)
         _logger.warning("update %d is skipped: its gradients are not finite (%d so far)", update + 1, self.count)
-        if self.row >= _IN_A_ROW:
+        if self.in_a_row >= _IN_A_ROW:
             raise UserError(
                 f"{_IN_A_ROW} updates in a row, up to {update + 1}, had gradients that are not finite: lower --lr or a"
-                " loss weight, or use --clip-grad; go on from the last state with --resume"
+                " loss weight, or use --clip-grad; continue from the last state with --resume"
             )
         return False

@@ -1,20 +1,17 @@
 """timm's optimizer and scheduler for a task's trainable module."""
 
 import difflib
-import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from timm.scheduler import PlateauLRScheduler, create_scheduler_v2, scheduler_kwargs
+from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe
-
-_logger = logging.getLogger(__name__)
 
 
 def learning_rate(recipe: Recipe, world: int) -> float:
@@ -45,35 +42,71 @@ def build_optimizer(task: TrainingTask, recipe: Recipe, world: int) -> Optimizer
         raise UserError(f"optimizer {recipe.opt}: {one_line(error)}; {hint}") from error
 
 
-def build_scheduler(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> tuple[Any, int]:
-    """timm's scheduler (None for ``--sched none``) and the number of epochs with warm-up and cool-down.
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate schedule.
 
-    The scheduler is a function of epoch or update and is stepped by the engine, never by accelerate, which would step
-    it once per rank.
+    It is a function of epoch or update that the engine steps; accelerate would step it once per rank.
+
+    Args:
+        scheduler: timm's; None keeps the rate.
+        num_epochs: the training's length, warm-up and cool-down included.
+        on_updates: the rate changes at each update, not at each epoch.
+    """
+
+    scheduler: Scheduler | None
+    num_epochs: int
+    on_updates: bool = False
+
+    def resume(self, epoch: int, updates: int) -> None:
+        """Set the rate of a training that continues in ``epoch`` after ``updates``."""
+        if self.scheduler is None or updates == 0:
+            return
+        if self.on_updates:
+            self.scheduler.step_update(updates)
+        else:
+            self.scheduler.step(epoch)
+
+    def end_update(self, updates: int) -> None:
+        """Set the rate after so many ``updates``."""
+        if self.scheduler is not None:
+            self.scheduler.step_update(num_updates=updates)
+
+    def end_epoch(self, epoch: int, metric: float | None) -> None:
+        """Set the rate of the epoch after ``epoch``; ``metric`` is its --eval-metric, if it was validated."""
+        if self.scheduler is not None:
+            self.scheduler.step(epoch + 1, metric)
+
+    def state(self) -> dict[str, Any]:
+        """What the schedule remembers beyond epoch and update; JSON. Only plateau does: metric, patience, cool-down."""
+        if not isinstance(self.scheduler, PlateauLRScheduler):
+            return {}
+        values = self.scheduler.lr_scheduler.state_dict().items()
+        plain = {k: v for k, v in values if isinstance(v, int | float | str | bool | list)}
+        return {"plateau": plain, "restore_lr": self.scheduler.restore_lr}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`state` gave."""
+        if state and isinstance(self.scheduler, PlateauLRScheduler):
+            self.scheduler.lr_scheduler.load_state_dict(state["plateau"])
+            self.scheduler.restore_lr = state["restore_lr"]
+
+
+def build_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> Schedule:
+    """The recipe's learning rate schedule.
 
     Raises:
         UserError: unknown scheduler.
     """
-    decreasing = recipe.eval_metric == "loss"
+    options = scheduler_kwargs(recipe, decreasing_metric=recipe.eval_metric == "loss")
     try:
-        return create_scheduler_v2(
-            optimizer, **scheduler_kwargs(recipe, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
-        )
+        scheduler, num_epochs = create_scheduler_v2(optimizer, **options, updates_per_epoch=updates_per_epoch)
     except (ValueError, AssertionError, UnboundLocalError, TypeError) as error:
         raise UserError(f"scheduler {recipe.sched}: {one_line(error)}") from error
+    return Schedule(scheduler, num_epochs, recipe.sched_on_updates)
 
 
-def scheduler_state(scheduler: Any) -> dict[str, Any]:
-    """What a scheduler remembers beyond epoch and update; JSON. Only plateau does: metric, patience and cool-down."""
-    inner = getattr(scheduler, "lr_scheduler", None)
-    if not isinstance(inner, ReduceLROnPlateau):
-        return {}
-    plain = {k: v for k, v in inner.state_dict().items() if isinstance(v, int | float | str | bool | list)}
-    return {"plateau": plain, "restore_lr": scheduler.restore_lr}
-
-
-def load_scheduler_state(scheduler: Any, state: dict[str, Any]) -> None:
-    """Take what :func:`scheduler_state` gave."""
-    if state:
-        scheduler.lr_scheduler.load_state_dict(state["plateau"])
-        scheduler.restore_lr = state["restore_lr"]
+def mean_learning_rate(optimizer: Optimizer) -> float:
+    """Mean learning rate over parameter groups, as timm's summary.csv has it."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return sum(rates) / len(rates)

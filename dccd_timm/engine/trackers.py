@@ -1,4 +1,4 @@
-"""Curves for tensorboard, Weights & Biases or trackio, through accelerate; a resumed run goes on in the same one."""
+"""Curves for tensorboard, Weights & Biases or trackio, through accelerate; a resumed run continues the same curves."""
 
 import dataclasses
 import json
@@ -14,14 +14,14 @@ _FILE = "tracker.json"
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> None:
-    """Begin logging, or go on with what ``folder`` logged before.
+    """Start logging, or continue the tracker's run that ``folder`` logged to before.
 
     Raises:
-        UserError: when the tracker refuses.
+        UserError: when the tracker cannot be started.
     """
     if recipe.log_with == "none":
         return
-    known = _known(folder)
+    known = _previous_run(folder)
     own_name = f"{folder.parent.name}-control" if folder.name == "control" else folder.name
     options: dict[str, Any] = {}
     if recipe.log_with == "wandb":
@@ -45,14 +45,14 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> No
 
 
 def stop_trackers(accelerator: Accelerator) -> None:
-    """Write out what is left and close the run, so that the next one of this process has its own."""
+    """Flush and close the trackers, so that the next run of this process has its own."""
     for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.trackers = []
 
 
-def _known(folder: Path) -> str | None:
-    """The tracker's name of this folder's run, if it logged before."""
+def _previous_run(folder: Path) -> str | None:
+    """The tracker's name or id of this folder's run, if it logged before."""
     try:
         return next(iter(json.loads((folder / _FILE).read_text()).values()))
     except (OSError, ValueError, StopIteration):

@@ -1,4 +1,4 @@
-"""How accelerate is started: launch, device, precision, accumulation, and who may talk."""
+"""How accelerate is started: launch, device, precision, accumulation, and which process logs."""
 
 import importlib
 import logging
@@ -21,10 +21,10 @@ _CPU_LAUNCH = "torchrun --nproc-per-node N train.py ... starts N processes on CP
 
 
 def start_accelerator(settings: Recipe | Validation) -> Accelerator:
-    """The process's Accelerator, with timm's device settings made.
+    """Create this process's Accelerator and make timm's device settings.
 
     Raises:
-        UserError: for a precision or tracker that is not to be had here, a launch that would train N times alone, or
+        UserError: for a precision or tracker that is not available here, a launch that would train N times alone, or
             one that splits the student itself over ranks.
     """
     training = settings if isinstance(settings, Recipe) else None
@@ -33,13 +33,9 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     _check_launch(accumulated)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
-        end_with_parent(signal.SIGTERM)  # ranks would write states behind their launcher's back
+        end_with_parent(signal.SIGTERM)  # ranks without a launcher would keep writing states
     cpu = settings.device == "cpu" or not torch.accelerator.is_available()
-    precision = {"float16": "fp16", "bfloat16": "bf16"}[settings.amp_dtype] if settings.amp else None
-    if cpu and (precision or os.environ.get("ACCELERATE_MIXED_PRECISION")) == "fp16":
-        raise UserError("float16 needs a GPU: use --amp-dtype bfloat16, or drop --amp")
-    if cpu and training and training.kd_teacher_dtype == "float16":
-        raise UserError("--kd-teacher-dtype float16 needs a GPU: use bfloat16 or float32")
+    precision = _mixed_precision(settings, cpu)
     tracker = training.log_with if training and training.log_with != "none" else None
     accelerator = Accelerator(
         cpu=cpu,
@@ -47,7 +43,7 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
         gradient_accumulation_steps=accumulated,
         log_with=tracker,
         project_dir=training.output if training else None,
-        kwargs_handlers=_group_of_ranks(settings, world, cpu),
+        kwargs_handlers=_distributed_options(settings, world, cpu),
     )
     if world != accelerator.num_processes:
         raise UserError(
@@ -74,12 +70,22 @@ def _import_modules(modules: Sequence[str]) -> None:
             raise UserError(f"--device-modules {module} cannot be imported: {error}") from error
 
 
-def _group_of_ranks(settings: Recipe | Validation, world: int, cpu: bool) -> list[KwargsHandler]:
-    """How the ranks meet and keep in step."""
+def _mixed_precision(settings: Recipe | Validation, cpu: bool) -> str | None:
+    """The name that accelerate has for the precision; None leaves it to the launcher."""
+    precision = {"float16": "fp16", "bfloat16": "bf16"}[settings.amp_dtype] if settings.amp else None
+    if cpu and (precision or os.environ.get("ACCELERATE_MIXED_PRECISION")) == "fp16":
+        raise UserError("float16 needs a GPU: use --amp-dtype bfloat16, or drop --amp")
+    if cpu and isinstance(settings, Recipe) and settings.kd_teacher_dtype == "float16":
+        raise UserError("--kd-teacher-dtype float16 needs a GPU: use bfloat16 or float32")
+    return precision
+
+
+def _distributed_options(settings: Recipe | Validation, world: int, cpu: bool) -> list[KwargsHandler]:
+    """DDP's options, and those of the process group, which is formed here when torchrun restarted it."""
     # longer than the data may take to come, or ranks would give up one that waits for the Hub
     timeout = timedelta(seconds=settings.dist_timeout or settings.data_timeout + 300)
     if cpu or torch.cuda.is_available():
-        _join_again("gloo" if cpu else "nccl", timeout)
+        _rejoin_group("gloo" if cpu else "nccl", timeout)
     broadcasts = not (isinstance(settings, Recipe) and settings.no_ddp_bb)
     handlers: list[KwargsHandler] = [
         DistributedDataParallelKwargs(broadcast_buffers=broadcasts, gradient_as_bucket_view=True)
@@ -90,7 +96,7 @@ def _group_of_ranks(settings: Recipe | Validation, world: int, cpu: bool) -> lis
 
 
 def _check_launch(accumulated: int) -> None:
-    """Refuse what accelerate's launcher or configuration asks for and would not do, or not as asked."""
+    """Refuse what accelerate's launcher or configuration asks for and this program would not do."""
     on = {name for name, value in os.environ.items() if value.lower() in ("true", "1")}
     for switch, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
                          ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")):  # fmt: skip
@@ -109,10 +115,10 @@ def _check_launch(accumulated: int) -> None:
         )
 
 
-def _join_again(backend: str, timeout: timedelta) -> None:
-    """Form the group of ranks that torchrun started anew: left to itself, gloo meets the dead ranks' keys and fails.
+def _rejoin_group(backend: str, timeout: timedelta) -> None:
+    """Form the group of ranks after torchrun has restarted them: torch alone finds the dead ranks' keys and fails.
 
-    The number of restarts is known to one machine only, so several machines are left to torch.
+    Only one machine knows the number of restarts, so runs on several machines are left to torch.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")

@@ -1,4 +1,4 @@
-"""What can happen to a run that is no bug, each in one line with its fix: memory, disk."""
+"""Failures of a run that are no bugs, memory and disk, each in one line with its fix."""
 
 import errno
 from pathlib import Path
@@ -10,8 +10,8 @@ from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Recipe, Validation
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
-# torch and safetensors report a full disk in their own words
-_DISK_WORDS = ("PytorchStreamWriter", "inline_container", "No space left", "file write failed", "I/O error")
+# How torch and safetensors report a full disk
+_DISK_MESSAGES = ("PytorchStreamWriter", "inline_container", "No space left", "file write failed", "I/O error")
 
 
 def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -> str | None:
@@ -21,16 +21,16 @@ def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return _out_of_memory(error, settings)
     if "DataLoader timed out" in str(error):
-        resume = f"; then continue with --resume {folder}" if isinstance(settings, Recipe) else ""
+        resume = f"; then resume with --resume {folder}" if isinstance(settings, Recipe) else ""
         return (
             f"a loader worker gave no batch for more than {settings.data_timeout:g} s (--data-timeout): look at the"
             f" disk or network of {settings.dataset or settings.data_dir}{resume}"
         )
     disk = isinstance(error, OSError) and error.errno in _DISK
     written = isinstance(error, RuntimeError | safetensors.SafetensorError)
-    if disk or (written and any(text in str(error) for text in _DISK_WORDS)):
+    if disk or (written and any(text in str(error) for text in _DISK_MESSAGES)):
         reason = error.strerror if isinstance(error, OSError) else "the disk is full or refuses"
-        resume = f"; then continue with --resume {folder}" if (folder / "state").is_dir() else ""
+        resume = f"; then resume with --resume {folder}" if (folder / "state").is_dir() else ""
         return f"{folder} cannot be written ({reason}): free some space or set --output{resume}"
     return None
 

@@ -1,4 +1,4 @@
-"""How every program ends: a mistake of the user's is one line and exit code 2, never a traceback."""
+"""How every program starts and ends: its log, and a user's mistake as one line and exit code 2, never a traceback."""
 
 import logging
 import os
@@ -9,25 +9,29 @@ from typing import Any
 from dccd_timm.errors import UserError
 
 
-class _Plain(logging.Formatter):
+class _Formatter(logging.Formatter):
     """A message as it is, with its level in front of warnings and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line that is shown."""
+        """The line to show."""
         text = super().format(record)
         return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
 
 
 def guarded(program: Callable[[Sequence[str]], Any], argv: Sequence[str] | None) -> None:
-    """Run ``program`` on the command line, or on ``argv``."""
+    """Run ``program`` on the command line, or on ``argv``.
+
+    Raises:
+        SystemExit: with code 2 after a UserError, 130 after Ctrl-C.
+    """
     console = logging.StreamHandler()
-    console.setFormatter(_Plain())
+    console.setFormatter(_Formatter())
     logging.root.addHandler(console)
     logging.root.setLevel(logging.INFO)
-    for noisy in ("timm", "accelerate", "httpx", "httpx2"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    for chatty in ("huggingface_hub", "datasets"):  # they report every try; the loader says when it waits
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for name in ("timm", "accelerate", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("huggingface_hub", "datasets"):  # they log every retry; the loader logs when it waits
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         program(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""One rank's error ends all ranks within seconds, with the cause on rank 0's screen."""
+"""One rank's error ends all ranks within seconds, and rank 0 prints the cause."""
 
 import contextlib
 import logging
@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import NoReturn
 
 import torch.distributed as dist
 
@@ -16,8 +17,8 @@ from dccd_timm.errors import UserError, one_line
 
 _logger = logging.getLogger(__name__)
 
-# Seconds between two looks at what other ranks said, and for which a rank waits for its cause to be read.
-_LOOK = 0.5
+# Seconds between two looks for another rank's cause, and seconds that a rank waits until its own is printed.
+_INTERVAL = 0.5
 _PATIENCE = 6.0
 # What gloo and NCCL say when the other side is gone
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "NCCL", "Gloo",
@@ -29,9 +30,9 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
     """Run the block on every rank; an error of one ends all.
 
     ``explain`` makes one line of an error that is the user's or the machine's, and None of a bug, which keeps its
-    traceback. A rank that is killed says nothing: the launcher ends the others, and rank 0 says that one was lost.
+    traceback. A rank that is killed reports nothing: the launcher ends the others, and rank 0 reports one as lost.
 
-    Several processes end here, with code 2, once rank 0 has shown the cause.
+    With several processes this ends them, with code 2, once rank 0 has printed the cause.
 
     Raises:
         UserError: in a single process.
@@ -54,8 +55,8 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
         if line is None and _is_lost(error):
             board.wait_for_cause()
             line = f"another rank was lost ({one_line(error, 150)}); the launcher says how it ended"
-            board.leave(line, shown=rank != 0)
-        if line is None:  # a bug: everybody should see where
+            board.leave(line, silent=rank != 0)
+        if line is None:  # a bug
             traceback.print_exception(error)
         board.leave(line or f"{type(error).__name__}: {one_line(error, 200)}")
     finally:
@@ -70,12 +71,12 @@ def _is_lost(error: Exception) -> bool:
 
 
 class _Board:
-    """The launcher's key-value store, with one line on it: why a rank ended. A thread reads it while others compute."""
+    """The launcher's key-value store with one line in it: why a rank ended. A thread watches it during the training."""
 
     def __init__(self, rank: int, world: int) -> None:
         self.rank = rank
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self.cause, self.seen = f"dccd_timm/{attempt}/cause", f"dccd_timm/{attempt}/seen"
+        self.cause, self.printed_key = f"dccd_timm/{attempt}/cause", f"dccd_timm/{attempt}/printed"
         self.closed, self.printed = threading.Event(), threading.Lock()
         self.store = dist.TCPStore(
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, False, timedelta(seconds=30),
@@ -85,56 +86,59 @@ class _Board:
         self.thread.start()
 
     def _watch(self) -> None:
-        while not self.closed.wait(_LOOK):
+        while not self.closed.wait(_INTERVAL):
             try:
                 if not self.store.check([self.cause]):
                     continue
                 text = self.store.get(self.cause).decode()
-            except RuntimeError:  # the launcher is gone, and ends us by itself
+            except RuntimeError:  # the launcher is gone, and ends this process itself
                 return
             if int(text.split(" ", 1)[0]) == self.rank:
                 return
             if self.rank == 0:
-                self._show(text)
+                self._print(text)
             else:
-                time.sleep(_PATIENCE)  # rank 0 first
-            os._exit(2)  # the main thread may sit in a collective that nobody will answer
+                time.sleep(_PATIENCE)  # rank 0 prints first
+            os._exit(2)  # the main thread may wait in a collective that will never complete
 
-    def _show(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         """Print the cause, once."""
         if self.printed.acquire(blocking=False):
             rank, line = text.split(" ", 1)
             print(f"error: {line}" if rank == "0" else f"error: rank {rank}: {line}", file=sys.stderr, flush=True)
             with contextlib.suppress(RuntimeError):
-                self.store.set(self.seen, "1")
+                self.store.set(self.printed_key, "1")
 
     def wait_for_cause(self) -> None:
-        """Give another rank the time to say why; the thread ends this process if it does."""
+        """Give another rank time to report why it ended; the thread then ends this process."""
         time.sleep(_PATIENCE / 2)
 
-    def leave(self, line: str, shown: bool = False) -> None:
-        """Tell all ranks, see that rank 0 has shown it, and end; ``shown`` says that it need not."""
+    def leave(self, line: str, silent: bool = False) -> NoReturn:
+        """Report ``line`` to all ranks, wait until rank 0 has printed it, and end this process.
+
+        A ``silent`` rank reports and waits for nothing.
+        """
         text = f"{self.rank} {line}"
         with contextlib.suppress(RuntimeError):
-            if not shown:
+            if not silent:
                 text = self.store.compare_set(self.cause, "", text).decode()
             if self.rank == 0:
-                self._show(text)
-            elif not shown:
-                self._await_seen(text)
+                self._print(text)
+            elif not silent:
+                self._wait_until_printed(text)
         sys.stdout.flush()
         logging.shutdown()
         os._exit(2)  # a half-formed group aborts in its destructors
 
-    def _await_seen(self, text: str) -> None:
+    def _wait_until_printed(self, text: str) -> None:
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            if self.store.check([self.seen]):
+            if self.store.check([self.printed_key]):
                 return
-            time.sleep(_LOOK / 5)
-        self._show(text)  # rank 0 is gone
+            time.sleep(_INTERVAL / 5)
+        self._print(text)  # rank 0 is gone
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop watching."""
         self.closed.set()
         self.thread.join()

@@ -1,4 +1,4 @@
-"""Signals of a scheduler that wants its machine back, or of a user: finish the update, save, leave with a code."""
+"""Signals from a scheduler or a user to stop: finish the update, save, exit with a code."""
 
 import logging
 import signal
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 _logger = logging.getLogger(__name__)
 
-# "Try again later" of sysexits.h: neither success nor a mistake.
+# EX_TEMPFAIL of sysexits.h: schedulers can requeue by it.
 REQUEUE = 75
 
 
@@ -17,7 +17,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.number = 0
-        self.before: dict[int, Any] = {
+        self.previous: dict[int, Any] = {
             n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
         }
 
@@ -30,16 +30,16 @@ class StopSignals:
         return self.number != 0
 
     def leave(self, folder: Path) -> NoReturn:
-        """End the process; the state is saved.
+        """End the process, after the state has been saved.
 
         Raises:
             SystemExit: with code 75, for schedulers that requeue by code; 130 after Ctrl-C.
         """
         name = signal.Signals(self.number).name if self.number else "another rank was told to stop"
-        _logger.warning("%s: saved; go on with --resume %s", name, folder)
+        _logger.warning("%s: saved; resume with --resume %s", name, folder)
         raise SystemExit(130 if self.number == signal.SIGINT else REQUEUE)
 
     def close(self) -> None:
-        """Give the signals back."""
-        for number, handler in self.before.items():
+        """Restore the previous handlers."""
+        for number, handler in self.previous.items():
             signal.signal(number, handler)

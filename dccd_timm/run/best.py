@@ -11,8 +11,8 @@ from timm.utils import unwrap_model
 from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.schema import JsonDataclass
+from dccd_timm.run.export import export
 from dccd_timm.run.pieces import Splits, Training
-from dccd_timm.run.state import export
 
 
 @dataclass(frozen=True)

@@ -125,18 +125,13 @@ def _describe(name: str, model: Any, num_parameters: int) -> NetworkReport:
     return NetworkReport(name=shown, parameters_m=round(num_parameters / 1e6, 4))
 
 
-def push_so_far(
-    recipe: Recipe, training: Training, folder: Path, best: Best, epoch: int, num_epochs: int,
-    publisher: Publisher,
-) -> None:  # fmt: skip
-    """Push the best student of the first ``epoch`` epochs; the last epoch's goes with the report."""
-    if epoch == num_epochs:
-        return
+def push_interim(recipe: Recipe, training: Training, folder: Path, best: Best, publisher: Publisher) -> None:
+    """Push the best student of a training that continues."""
     report = Report(
         method=recipe.kd_distill_type,
         terms=term_weights(training.task),
         views=recipe.dccd_views,
-        epochs=num_epochs,
+        epochs=training.schedule.num_epochs,
         best_epoch=best.epoch,
         complete=False,
         student=student_report(recipe, training.student, training.student),

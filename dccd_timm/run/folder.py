@@ -1,8 +1,9 @@
-"""A run's folder: which one it is, who may write to it, and what the run was told."""
+"""A run's folder: which one it is, who may write to it, and the settings that the run was started with."""
 
 import dataclasses
 import fcntl
 import os
+import shutil
 import socket
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -22,52 +23,84 @@ _LOCK = ".lock"
 PACKAGES = ("dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub")
 
 
-def run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
+def choose_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
     """The folder of this run: that of ``--resume``, or a new one below ``--output``; the same on every rank.
 
-    A name that is taken gets a number; a run is never written over. A new attempt of the launcher's takes up the folder
-    of the one before.
+    When the launcher has restarted its processes, it is the folder that they wrote to before.
 
     Raises:
         UserError: when it cannot be written, or there is nothing to resume.
     """
-    output = Path(recipe.output)
-    named = output / recipe.experiment
-    folder: Path | None
-    if recipe.resume == "auto":
-        folder = named
-    elif recipe.resume:
-        folder = Path(recipe.resume)
-        if not any((part / "state").is_dir() for part in (folder, folder / "control")):
-            raise UserError(f"nothing to resume in {folder}: it has no state/")
-    else:
-        folder = _of_last_attempt(output)
-    if folder is None:
-        teacher = f"-{_safe(recipe.kd_model_name)}" if recipe.kd_model_name else ""
-        named = output / (recipe.experiment or f"{time.strftime('%Y%m%d-%H%M%S')}-{_safe(recipe.model)}{teacher}")
-        folder, number = named, 1
-        while folder.exists():
-            folder, number = named.with_name(f"{named.name}-{number}"), number + 1
-    names = broadcast_object_list([str(folder)])
-    folder = Path(names[0])
-    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(f"output folder {folder} cannot be written ({place} is no writable folder): set --output")
+    folder = _resumed_folder(recipe) or _new_folder(recipe)
+    folder = Path(broadcast_object_list([str(folder)])[0])
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"output folder {folder} cannot be written ({existing} is no writable folder): set --output")
     accelerator.wait_for_everyone()
     return folder
 
 
-def _safe(model: str) -> str:
+def _resumed_folder(recipe: Recipe) -> Path | None:
+    """The folder of a run that continues, None for a new run."""
+    if recipe.resume == "auto":
+        return Path(recipe.output) / recipe.experiment
+    if recipe.resume:
+        folder = Path(recipe.resume)
+        if not any((run / "state").is_dir() for run in (folder, folder / "control")):
+            raise UserError(f"nothing to resume in {folder}: it has no state/")
+        return folder
+    return _folder_of_last_attempt(Path(recipe.output)) if restarted() else None
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    """A folder that does not exist yet: a name that is taken gets a number, so that no run is overwritten."""
+    teacher = f"-{_file_name(recipe.kd_model_name)}" if recipe.kd_model_name else ""
+    name = recipe.experiment or f"{time.strftime('%Y%m%d-%H%M%S')}-{_file_name(recipe.model)}{teacher}"
+    folder = named = Path(recipe.output) / name
+    number = 1
+    while folder.exists():
+        folder, number = named.with_name(f"{named.name}-{number}"), number + 1
+    return folder
+
+
+def _file_name(model: str) -> str:
     """A model's short name with characters that every file system takes."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in ModelName.parse(model).short)
 
 
-def lock(folder: Path) -> IO[str]:
-    """Make a run's folder and keep other runs out of it until the returned file is closed.
+class FolderLock:
+    """Keeps other runs out of a run's folder. Only the main process takes it.
 
-    Raises:
-        UserError: when the disk refuses, or another run writes there.
+    A run that ends with an error leaves the lock file, which then locks nothing but tells a restarted launcher which
+    folder it wrote to.
     """
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        self.folder, self.enabled = folder, accelerator.is_main_process
+        self.file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Make the folder and lock it, unless that is done.
+
+        Raises:
+            UserError: when the disk refuses, or another run writes there.
+        """
+        if self.enabled and self.file is None:
+            self.file = _lock(self.folder)
+
+    def acquire_existing(self) -> None:
+        """Lock the folder if it exists."""
+        if self.folder.exists():
+            self.acquire()
+
+    def release(self) -> None:
+        """Unlock the folder at the end of a run."""
+        if self.file is not None:
+            Path(self.file.name).unlink(missing_ok=True)
+            self.file.close()
+
+
+def _lock(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / _LOCK).open("a+")
@@ -83,14 +116,8 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def unlock(file: IO[str]) -> None:
-    """Give the folder back at the end of a run; one that is killed leaves the file, which then locks nothing."""
-    Path(file.name).unlink(missing_ok=True)
-    file.close()
-
-
 def restarted() -> bool:
-    """Whether the launcher has started these processes anew, after others had ended badly."""
+    """Whether the launcher has restarted these processes after a failure."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
@@ -99,18 +126,29 @@ def _launcher() -> str:
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {socket.gethostname()} {os.getppid()}"
 
 
-def _of_last_attempt(output: Path) -> Path | None:
+def _folder_of_last_attempt(output: Path) -> Path | None:
     """The folder that an earlier attempt of this launcher wrote to."""
-    if not restarted():
-        return None
     for lock_file in (*output.glob(f"*/{_LOCK}"), *output.glob(f"*/control/{_LOCK}")):
         if lock_file.read_text() == _launcher():
             return lock_file.parent.parent if lock_file.parent.name == "control" else lock_file.parent
     return None
 
 
-def begin(folder: Path, recipe: Recipe) -> None:
-    """Write args.yaml: every resolved setting, and the versions that it ran with.
+def clean_up(folder: Path) -> None:
+    """Delete what a killed run left half written, and restore what it was about to replace."""
+    for parent in (folder, folder / "state"):
+        for old in parent.glob(".*.old"):
+            target = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(target)
+        for fresh in parent.glob(".*.new"):
+            shutil.rmtree(fresh) if fresh.is_dir() else fresh.unlink()
+
+
+def write_settings(folder: Path, recipe: Recipe) -> None:
+    """Write args.yaml: every resolved setting, and the versions of the packages.
 
     Raises:
         UserError: when the disk refuses.

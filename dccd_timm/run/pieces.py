@@ -1,18 +1,19 @@
-"""Recipe -> the training of one training: student, task, optimizer and loaders, each on its device."""
+"""Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DynamoBackend, set_seed
 from timm.task import TrainingTask
 from torch import nn
 
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.data.loader import EvalLoader, TrainLoader
-from dccd_timm.data.sources import Source
-from dccd_timm.engine.optim import build_optimizer
+from dccd_timm.data.sources import Source, open_split
+from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError
 from dccd_timm.launch.process import detach_worker
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
@@ -30,6 +31,17 @@ class Splits:
     val: Source | None
 
 
+def open_splits(recipe: Recipe) -> Splits:
+    """Open the recipe's training split, and its validation split if it has one.
+
+    Raises:
+        UserError: for data that cannot be read.
+    """
+    train = open_split(recipe, recipe.train_split, True, recipe.train_num_samples)
+    val = open_split(recipe, recipe.val_split, False, recipe.val_num_samples) if recipe.val_split else None
+    return Splits(train, val)
+
+
 @dataclass
 class Training:
     """What one training is made of; ``teacher`` takes the student's images."""
@@ -38,7 +50,8 @@ class Training:
     task: TrainingTask
     teacher: FrozenTeacher | None
     data_config: DataConfig
-    optimizer: Any
+    optimizer: AcceleratedOptimizer
+    schedule: Schedule
     loader: TrainLoader
     val: EvalLoader | None
 
@@ -46,46 +59,62 @@ class Training:
 def build_training(
     recipe: Recipe, splits: Splits, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
 ) -> Training:
-    """Everything that a wrong setting can break, before anything is written.
+    """Build all that a wrong setting can break, before anything is written.
+
+    ``position`` is that of the data of a saved state, None to begin with an epoch.
 
     Raises:
         UserError: for every pair, data or setting that cannot work.
     """
-    world = accelerator.num_processes
-    names = splits.train.names
-    student: Any
+    device = accelerator.device
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
-    student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
-    num_classes = student.num_classes
-    if names and len(names) > num_classes:
-        raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
-    check_batch_norm(student, recipe)
+    student, data_config = _build_student(recipe, splits.train.names)
+    num_classes: int = student.num_classes
     teacher = None
     if recipe.kd_model_name:
         teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
-    student = share_batch_norms(student, recipe, world, accelerator.device)
-    precision = teacher_dtype(recipe, accelerator)
-    task = build_task(recipe, student, teacher, data_config, recipe.mixes, accelerator.device, precision)
-    if recipe.channels_last:
-        for module in task.children():
-            module.to(memory_format=torch.channels_last)
-    optimizer: Any = build_optimizer(task, recipe, world)
-    if recipe.model_ema:
-        device = torch.device("cpu") if recipe.model_ema_force_cpu else None
-        task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
-    dynamo = accelerator.state.dynamo_plugin
-    if recipe.torchcompile:
-        task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
-    elif teacher is not None and dynamo.backend != DynamoBackend.NO:  # accelerate compiles what it prepares: no teacher
-        frozen: Any = task.teacher
-        frozen.compile(**dynamo.to_kwargs())
-    task.trainable_module, optimizer = accelerator.prepare(task.trainable_module, optimizer)
-    rank = Rank(accelerator.device, accelerator.process_index, world, detach_worker)
+    student = share_batch_norms(student, recipe, accelerator.num_processes, device)
+    dtype = teacher_dtype(recipe, accelerator)
+    task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
+    optimizer = _prepare(recipe, task, accelerator)
+    rank = Rank(device, accelerator.process_index, accelerator.num_processes, detach_worker)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
     val = None
     if splits.val is not None:
         val = build_eval_loader(recipe, splits.val, data_config, num_classes, rank, recipe.validation_batch_size)
-    return Training(student, task, teacher_of(task), data_config, optimizer, loader, val)
+    schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
+    return Training(student, task, teacher_of(task), data_config, optimizer, schedule, loader, val)
+
+
+def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[Any, DataConfig]:
+    """The student with a class for each of the data set's ``names``, and its preprocessing."""
+    student: Any
+    student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
+    if names and len(names) > student.num_classes:
+        raise UserError(
+            f"the data set has {len(names)} classes, the student {student.num_classes}: raise --num-classes"
+        )
+    check_batch_norm(student, recipe)
+    return student, data_config
+
+
+def _prepare(recipe: Recipe, task: TrainingTask, accelerator: Accelerator) -> AcceleratedOptimizer:
+    """Add EMA, compile, and wrap the trainable module; returns its optimizer."""
+    if recipe.channels_last:
+        for module in task.children():
+            module.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(task, recipe, accelerator.num_processes)  # before wrapping, which renames parameters
+    if recipe.model_ema:
+        device = torch.device("cpu") if recipe.model_ema_force_cpu else None
+        task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
+    dynamo = accelerator.state.dynamo_plugin
+    teacher: Any = getattr(task, "teacher", None)
+    if recipe.torchcompile:
+        task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
+    elif teacher is not None and dynamo.backend != DynamoBackend.NO:  # accelerate compiles what it prepares: no teacher
+        teacher.compile(**dynamo.to_kwargs())
+    task.trainable_module, prepared = accelerator.prepare(task.trainable_module, optimizer)
+    return prepared
 
 
 def teacher_dtype(recipe: Recipe, accelerator: Accelerator) -> torch.dtype | None:

@@ -1,118 +1,117 @@
-"""What a run keeps: the student as a timm model, and the state that a resume needs; written whole or not at all."""
+"""What a resume needs, and which states are kept; a state is written whole or not at all."""
 
 import contextlib
-import copy
 import hashlib
 import json
 import logging
 import pickle
-import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import timm
-import torch
 from accelerate import Accelerator
 from accelerate.utils import load as load_plain
-from timm.data import ImageNetInfo
-from timm.models import save_for_hf
 from timm.task import TrainingTask
-from timm.utils import unwrap_model
 from torch import nn
 
 from dccd_timm.atomic import replacing
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.report.schema import JsonDataclass
+from dccd_timm.run.best import Best
 
 _logger = logging.getLogger(__name__)
 
 _CHECKSUMS = "sha256.json"
+_PROGRESS = "progress.json"
 
 
-def export(
-    model: nn.Module, target: Path, data_config: dict[str, Any], label_names: list[str] | None, extra: dict[str, Any]
-) -> None:
-    """Write a student as timm's save_for_hf does: model.safetensors and config.json with this run's preprocessing.
+@dataclass(kw_only=True)
+class SavedProgress(JsonDataclass):
+    """How far a training had come: progress.json of a state.
 
-    ``timm.create_model("local-dir:<target>", pretrained=True)`` gives it back, which is tried before it replaces what
-    lay there. Tensors are made contiguous first: channels-last weights cannot be written. ``extra`` goes to the top of
-    config.json, where timm ignores it.
-
-    Raises:
-        UserError: when timm cannot build the same student again.
+    ``batches`` of ``epoch`` are done, or all of them and what follows an epoch when ``complete``; ``updates`` counts
+    those of all epochs. ``world`` is the number of processes, ``meter`` the losses of the epoch on rank 0. ``seconds``,
+    ``skipped_updates`` and ``skipped_images`` are those of the whole training, ``skipped_first`` names the first
+    images. States of older versions have none of these four.
     """
-    model = unwrap_model(model)
-    config = dict(extra)
-    if label_names and len(label_names) == model.num_classes:
-        config["label_names"] = label_names
-        if all(re.fullmatch(r"n\d{8}", name) for name in label_names):  # folders named by WordNet
-            known = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
-            config["label_descriptions"] = {name: known[name] for name in label_names if name in known}
-    with replacing(target) as folder:
-        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
-        save_for_hf(plain, str(folder), model_config=config, data_config=data_config, safe_serialization=True)
-        _own_origin(folder / "config.json")
-        _prove(plain, folder)
+
+    epoch: int
+    complete: bool
+    updates: int
+    batches: int
+    world: int
+    meter: dict[str, Any] = field(default_factory=dict)
+    best: Best | None = None
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    skipped_updates: int = 0
+    skipped_images: int = 0
+    skipped_first: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, state: Path) -> "SavedProgress":
+        """That of the state in a folder."""
+        return cls.from_json(json.loads((state / _PROGRESS).read_text(encoding="utf-8")))
 
 
-def _own_origin(path: Path) -> None:
-    """Take out of config.json what is true of the architecture's default weights alone, and what breaks its readers."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    for word in ("tag", "origin_url", "paper_ids", "paper_name", "notes", "license"):
-        config["pretrained_cfg"].pop(word, None)
-    # transformers would pass it on twice; timm reads the one above it
-    config.get("model_args", {}).pop("num_classes", None)
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+@dataclass(kw_only=True)
+class SavedRank(JsonDataclass):
+    """What one rank saves by itself: the position of its data, its losses of the epoch, images that it skipped.
+
+    ``skipped`` counts images by the name that the log gives them.
+    """
+
+    position: dict[str, Any]
+    meter: dict[str, Any]
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, state: Path, rank: int) -> "SavedRank | None":
+        """That of a rank, or None when the state was saved by fewer ranks."""
+        path = state / f"data_rank{rank}.json"
+        if not path.is_file():
+            return None
+        position = json.loads(path.read_text(encoding="utf-8"))
+        return cls(meter=position.pop("meter"), skipped=position.pop("skipped", {}), position=position)
+
+    def write(self, state: Path, rank: int) -> None:
+        """Write it as one object into a state's folder."""
+        saved = self.position | {"meter": self.meter, "skipped": self.skipped}
+        (state / f"data_rank{rank}.json").write_text(json.dumps(saved), encoding="utf-8")
 
 
-@torch.no_grad()
-def _prove(model: nn.Module, folder: Path) -> None:
-    """Build the exported model with timm alone and compare its weights and its answer to a noise image."""
-    with torch.random.fork_rng(devices=[]):  # a new model draws weights, which must not move the run's generator
-        try:
-            again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"timm cannot build the student again from its config.json: {one_line(error)}") from error
-        image = torch.randn(1, *again.pretrained_cfg["input_size"])
-    weights = again.state_dict()
-    same = all(torch.equal(value, weights[name].to(value.dtype)) for name, value in model.state_dict().items())
-    if not same or not torch.equal(model(image), again(image)):
-        raise UserError("timm builds another student from config.json: an argument of its architecture is not kept")
-
-
-def tidy(run: Path) -> None:
-    """Clear away what a killed run left half written, and put back what it was about to replace."""
-    for folder in (run, run / "state"):
-        for old in folder.glob(".*.old"):
-            target = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-            if target.exists():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.rename(target)
-        for fresh in folder.glob(".*.new"):
-            shutil.rmtree(fresh) if fresh.is_dir() else fresh.unlink()
+def skipped_images(state: Path, rank: int, world: int) -> dict[str, int]:
+    """Images that were skipped before ``state`` was saved; each of now ``world`` ranks takes over its part of them."""
+    skipped: dict[str, int] = {}
+    for number in range(rank, len(list(state.glob("data_rank*.json"))), world):
+        saved = SavedRank.read(state, number)
+        skipped |= saved.skipped if saved else {}
+    return skipped
 
 
 def newest_state(run: Path) -> Path | None:
-    """The newest saved state that is whole, or None when nothing was saved; torn ones are named and passed over.
+    """The newest saved state that is whole, or None when none was saved; damaged ones are skipped with a warning.
 
     Raises:
         UserError: when states were saved and none of them is whole.
     """
     states = sorted((run / "state").glob("update-*"), reverse=True)
     for state in states:
-        reason = _torn(state)
+        reason = _damage(state)
         if reason is None:
             return state
-        _logger.warning("the state %s is torn (%s): the one before it is used", state, reason)
+        _logger.warning("the state %s is damaged (%s): the one before it is used", state, reason)
     if states:
-        raise UserError(f"nothing to resume in {run}: none of its {len(states)} saved states is whole; start anew")
+        raise UserError(f"nothing to resume in {run}: none of its {len(states)} saved states is whole; start a new run")
     return None
 
 
-def _torn(state: Path) -> str | None:
+def _damage(state: Path) -> str | None:
+    """What is wrong with a state, None when it is whole."""
     try:
         sums = json.loads((state / _CHECKSUMS).read_text())
         wrong = [name for name, digest in sums.items() if _digest(state / name) != digest]
@@ -126,66 +125,57 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def saved_progress(state: Path) -> dict[str, Any]:
-    """How far the run had come when it saved ``state``."""
-    return json.loads((state / "progress.json").read_text())
-
-
-def saved_position(state: Path, rank: int) -> dict[str, Any] | None:
-    """Where a rank's data stands in a saved state, or None when it had no such rank."""
-    path = state / f"data_rank{rank}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
 def save_state(
-    run: Path,
-    task: TrainingTask,
-    accelerator: Accelerator,
-    progress: dict[str, Any],
-    position: dict[str, Any],
-    keep: int,
+    run: Path, task: TrainingTask, accelerator: Accelerator, progress: SavedProgress, rank: SavedRank, num_kept: int
 ) -> None:
     """Write what a resume needs: weights, optimizer, scaler and RNG by accelerate, EMA and progress by us.
 
-    Every rank calls it, with its own ``meter`` in ``progress`` and the ``position`` of its data; the teacher is not in
-    it. The newest ``keep`` states are kept.
+    Every rank calls it, with its own ``rank``; the teacher is not in it. The newest ``num_kept`` states are kept.
     """
-    target = run / "state" / f"update-{progress['updates']:09d}"
-    fresh = target.with_name(f".{target.name}.new")
-    with contextlib.ExitStack() as stack:
+    target = run / "state" / f"update-{progress.updates:09d}"
+    with _writing(target, accelerator) as folder:
+        accelerator.save_state(str(folder), safe_serialization=True)
+        rank.write(folder, accelerator.process_index)
         if accelerator.is_main_process:
-            fresh = stack.enter_context(replacing(target))
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(fresh), safe_serialization=True)
-        (fresh / f"data_rank{accelerator.process_index}.json").write_text(
-            json.dumps(position | {"meter": progress["meter"]})
-        )
-        if accelerator.is_main_process:
-            if task.has_ema():
-                ema = task.get_trainable_module(ema=True)
-                assert ema is not None
+            if (ema := _ema_module(task)) is not None:
                 tensors = {k: v.detach().cpu().contiguous().clone() for k, v in ema.state_dict().items()}
-                safetensors.torch.save_file(tensors, fresh / "ema.safetensors")
-            (fresh / "progress.json").write_text(json.dumps(progress, indent=2))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            sums = {p.name: _digest(p) for p in sorted(fresh.iterdir()) if p.is_file()}
-            (fresh / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+                safetensors.torch.save_file(tensors, folder / "ema.safetensors")
+            (folder / _PROGRESS).write_text(json.dumps(progress.to_json(), indent=2), encoding="utf-8")
     if accelerator.is_main_process:
-        for old in sorted((run / "state").glob("update-*"))[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        keep(run, num_kept)
     accelerator.wait_for_everyone()
 
 
+@contextlib.contextmanager
+def _writing(target: Path, accelerator: Accelerator) -> Iterator[Path]:
+    """A folder that all ranks write to and that becomes the state ``target``, with checksums, once all are done."""
+    folder = target.with_name(f".{target.name}.new")
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            folder = stack.enter_context(replacing(target))
+        accelerator.wait_for_everyone()
+        yield folder
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            sums = {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.is_file()}
+            (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+
+
+def keep(run: Path, num_kept: int) -> None:
+    """Delete all states of a run but the newest ``num_kept``."""
+    for old in sorted((run / "state").glob("update-*"))[:-num_kept]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_optimizer: bool) -> None:
-    """Restore what :func:`save_state` wrote, the state of all random generators with it.
+    """Restore what :func:`save_state` wrote, the random number generators included.
 
     Raises:
         UserError: when a part is missing, or it is another model's.
     """
     try:
         if with_optimizer:
-            # accelerate goes on without the random generators when it cannot read them, and says so to nobody
+            # accelerate continues silently without the random generators when it cannot read them
             own = state / f"random_states_{accelerator.process_index}.pkl"
             if own.is_file():  # more ranks than saved it have none
                 load_plain(own)
@@ -193,16 +183,18 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
         else:
             weights = safetensors.torch.load_file(state / "model.safetensors")
             accelerator.unwrap_model(task.get_trainable_module()).load_state_dict(weights)
-        if task.has_ema():
-            ema = task.get_trainable_module(ema=True)
-            assert ema is not None
+        if (ema := _ema_module(task)) is not None:
             ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"nothing to resume in {state}: {error.filename} is missing") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the state in {state} holds more than weights and numbers, which is not loaded: it was not written by this"
-            " program; start anew"
+            " program; start a new run"
         ) from error
     except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"the state in {state} does not fit this run's settings: {one_line(error)}") from error
+
+
+def _ema_module(task: TrainingTask) -> nn.Module | None:
+    return task.get_trainable_module(ema=True) if task.has_ema() else None

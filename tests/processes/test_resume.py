@@ -108,28 +108,28 @@ def test_cut_again_and_again_it_is_bitwise_the_same_student(data, processes, sma
         assert code != 0, f"{cut} never came"
         if name in ("SIGTERM", "SIGUSR1") and processes == 1:
             assert code == 75 and "Traceback" not in stderr
-            assert f"{name}: saved; go on with --resume {run}" in stderr.splitlines()[-1]
+            assert f"{name}: saved; resume with --resume {run}" in stderr.splitlines()[-1]
         if name == "FULL":
             assert_one_line(SimpleNamespace(returncode=code, stderr=stderr), "cannot be written", f"--resume {run}")
         if rank:
             assert stderr.count("error: another rank was lost") == 1
     code, stderr = ended(started(arguments, processes))
     assert code == 0, stderr
-    assert "going on from" in stderr
+    assert "resuming from" in stderr
     assert_same_student(tmp_path / "out" / "whole", run)
     assert not list(run.rglob(".*"))  # nothing half written is left
     tables = [(tmp_path / "out" / name / "summary.csv").read_text().splitlines() for name in ("whole", "cut")]
     assert len(tables[0]) == len(tables[1]) == 4
     losses = [[row.split(",")[1:4] for row in table] for table in tables]
     assert losses[0] == losses[1]  # the mean over an epoch that was cut is that of the whole epoch
-    if processes > 1:  # a launcher that starts its ranks anew: no flag names the folder
-        arguments = words(small, folders, data, *flags, "--experiment", "anew")
+    if processes > 1:  # a launcher that restarts its ranks: no flag names the folder
+        arguments = words(small, folders, data, *flags, "--experiment", "restarted")
         code, stderr = ended(
             started(arguments, processes, ["--max-restarts", "1"], SABOTAGE="training_step:SIGKILL:6:1")
         )
-        assert code == 0 and "going on from" in stderr, stderr
-        assert sorted(os.listdir(tmp_path / "out")) == ["anew", "cut", "whole"]
-        assert_same_student(tmp_path / "out" / "whole", tmp_path / "out" / "anew")
+        assert code == 0 and "resuming from" in stderr, stderr
+        assert sorted(os.listdir(tmp_path / "out")) == ["cut", "restarted", "whole"]
+        assert_same_student(tmp_path / "out" / "whole", tmp_path / "out" / "restarted")
 
 
 class Payload:
@@ -170,8 +170,8 @@ def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, t
     done = run_program(*arguments, "--epochs", 2, "--resume", run)
     assert done.returncode == 0, done.stderr
     assert [row.split(",")[0] for row in (run / "summary.csv").read_text().splitlines()] == ["epoch", "0", "1"]
-    assert f"{newest} is torn (model.safetensors is not what was written)" in done.stderr
-    assert f"going on from {before}" in done.stderr
+    assert f"{newest} is damaged (model.safetensors is not what was written)" in done.stderr
+    assert f"resuming from {before}" in done.stderr
     curves = EventAccumulator(str(run / "tensorboard")).Reload()
     losses = [event for event in curves.Scalars("contrast_loss") if event.value > 0]
     assert {event.step for event in losses} == set(range(1, 9))  # both parts of the run, in one curve
@@ -182,7 +182,7 @@ def test_a_torn_state_is_recognised_and_the_one_before_is_used(small, folders, t
     assert_one_line(run_program(*arguments, "--epochs", 3, "--resume", run), "none of its 2 saved states is whole")
 
 
-def test_another_number_of_processes_goes_on_with_a_notice(small, folders, tmp_path):
+def test_another_number_of_processes_continues_with_a_warning(small, folders, tmp_path):
     run = tmp_path / "out" / "run"
     arguments = words(small, folders, "stream", "--epochs", 1)
     assert run_program(*arguments).returncode == 0

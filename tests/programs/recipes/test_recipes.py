@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dccd_timm.engine.optim import build_scheduler
+from dccd_timm.engine.optim import build_schedule
 from dccd_timm.hub.publisher import HubPublisher
 from dccd_timm.recipe import load_recipe
 from dccd_timm.run.train import train
@@ -70,12 +70,12 @@ PAIRS = [
 def rates(settings, epochs):
     """The learning rate of each epoch, from the scheduler that trains."""
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=settings.lr)
-    scheduler, total = build_scheduler(optimizer, settings, 10)
-    assert total == epochs
+    schedule = build_schedule(optimizer, settings, 10)
+    assert schedule.num_epochs == epochs
     lrs = []
     for epoch in range(epochs):
         lrs.append(optimizer.param_groups[0]["lr"])
-        scheduler.step(epoch + 1)
+        schedule.end_epoch(epoch, None)
     return lrs
 
 

@@ -1,13 +1,10 @@
-"""Launches that would train something else than was asked are refused in one line, before anything is opened."""
+"""Launches that would train something else than was asked for are refused in one line, before anything is opened."""
 
 import pytest
-from torch._dynamo import OptimizedModule
 
-from dccd_timm.data.sources import open_split
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.recipe import load_recipe
-from dccd_timm.run.pieces import Splits, build_training
 
 
 @pytest.mark.parametrize(
@@ -33,12 +30,14 @@ def test_it_is_refused(env, flags, message, monkeypatch):
         start_accelerator(load_recipe(["--device", "cpu", *flags]))
 
 
-@pytest.mark.parametrize("method", ["dccd", "logit"])
-def test_a_launcher_that_compiles_the_student_compiles_its_teacher(method, small, monkeypatch, fresh_accelerator):
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
-    recipe = load_recipe([*map(str, small), "--kd-distill-type", method, "--device", "cpu"])
-    splits = Splits(open_split(recipe, recipe.train_split, True, None), None)
-    training = build_training(recipe, splits, start_accelerator(recipe), 0, None)
-    training.loader.close()
-    teacher = training.task.teacher  # timm's own compiles the model in it
-    assert teacher._compiled_call_impl or isinstance(teacher.model, OptimizedModule)
+def test_settings_reach_accelerate(fresh_accelerator, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    flags = ["--device", "cpu", "--amp", "--amp-dtype", "bfloat16", "--grad-accum-steps", "3"]
+    accelerator = start_accelerator(load_recipe(flags))
+    assert accelerator.device.type == "cpu" and accelerator.num_processes == 1
+    assert accelerator.mixed_precision == "bf16" and accelerator.gradient_accumulation_steps == 3
+
+
+def test_a_device_module_that_does_not_exist_is_named(fresh_accelerator):
+    with pytest.raises(UserError, match="--device-modules no_such_plugin cannot be imported"):
+        start_accelerator(load_recipe(["--device", "cpu", "--device-modules", "no_such_plugin"]))

@@ -1,4 +1,4 @@
-"""What the start block shows of a training beside its recipe."""
+"""What precedes the first epoch: the run's folder, a picture of the views, and the start block."""
 
 from pathlib import Path
 
@@ -7,16 +7,36 @@ from accelerate import Accelerator
 from dccd_timm.engine.optim import learning_rate
 from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe
-from dccd_timm.report.console import StartFacts
+from dccd_timm.report.console import StartFacts, start_block
+from dccd_timm.report.pictures import draw_views
 from dccd_timm.run.finish import hardware, student_report, teacher_report
+from dccd_timm.run.folder import clean_up, write_settings
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.task.build import term_weights
 
 
+def begin_run(
+    recipe: Recipe, splits: Splits, training: Training, folder: Path, accelerator: Accelerator, resumed: bool
+) -> None:
+    """Write the settings into the locked ``folder`` and print what is trained; a new run also draws its first views.
+
+    Raises:
+        UserError: when the disk refuses.
+    """
+    if accelerator.is_main_process:
+        clean_up(folder)
+        write_settings(folder, recipe)
+        if not resumed:
+            batch, config = training.loader.peek(), training.data_config
+            draw_views(folder, batch.views, batch.target, config["mean"], config["std"], splits.train.names)
+        print(start_block(recipe, start_facts(recipe, splits, training, accelerator, folder)), flush=True)
+    accelerator.wait_for_everyone()
+
+
 def start_facts(
-    recipe: Recipe, splits: Splits, training: Training, accelerator: Accelerator, num_epochs: int, folder: Path
+    recipe: Recipe, splits: Splits, training: Training, accelerator: Accelerator, folder: Path
 ) -> StartFacts:
-    """Collect them from what is about to be trained."""
+    """What the start block shows of a training beside its recipe."""
     num_classes: int = training.student.num_classes  # type: ignore[assignment]
     return StartFacts(
         student=student_report(recipe, training.student, training.student),
@@ -27,7 +47,7 @@ def start_facts(
         classes=num_classes,
         input_size=tuple(training.data_config["input_size"]),
         updates_per_epoch=training.loader.batches_per_epoch // recipe.grad_accum_steps,
-        epochs=num_epochs,
+        epochs=training.schedule.num_epochs,
         lr=learning_rate(recipe, accelerator.num_processes),
         hardware=hardware(accelerator),
         folder=folder,

@@ -1,0 +1,172 @@
+"""What happens after each epoch: validate, compare with the best, export, record, publish, save."""
+
+import time
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from timm.utils import distribute_bn, unwrap_model
+from torch import nn
+
+from dccd_timm.batch import Progress
+from dccd_timm.engine.evaluate import evaluate
+from dccd_timm.launch.stop import StopSignals
+from dccd_timm.recipe import Recipe
+from dccd_timm.report.schema import Report
+from dccd_timm.report.summary import append_epoch
+from dccd_timm.run.best import Best, choose_weights, is_better, validates_ema
+from dccd_timm.run.export import export
+from dccd_timm.run.finish import push_interim
+from dccd_timm.run.pieces import Splits, Training
+from dccd_timm.run.publisher import Publisher
+from dccd_timm.run.resume import ResumePoint
+from dccd_timm.run.state import SavedProgress, SavedRank, save_state
+from dccd_timm.task.build import term_weights
+
+# Names of unreadable images that the report gives.
+_NAMED = 20
+
+
+class EpochEnd:
+    """Does what follows each epoch of a training, and saves it in between.
+
+    ``best`` is the best epoch so far; ``skipped_updates`` are those of the whole training.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        training: Training,
+        folder: Path,
+        accelerator: Accelerator,
+        publisher: Publisher,
+        resumed: ResumePoint,
+    ) -> None:
+        self.recipe, self.splits, self.training, self.folder = recipe, splits, training, folder
+        self.accelerator, self.publisher = accelerator, publisher
+        self.best: Best | None = resumed.progress.best if resumed.progress else None
+        self.skipped_updates = resumed.start.skipped_updates
+        self.began = time.perf_counter() - (resumed.progress.seconds if resumed.progress else 0)
+        self.signals = StopSignals()
+
+    def handle(self, progress: Progress) -> None:
+        """Do all that follows an epoch and save, or only save inside one.
+
+        Raises:
+            SystemExit: when this rank or another one was told to stop; the state is saved.
+        """
+        self.skipped_updates = progress.skipped_updates
+        # a validation that is interrupted is repeated by the resume
+        done = progress.complete and self._end_epoch(progress)
+        self._save(progress, done)
+        if progress.stop or progress.complete != done:
+            self.signals.leave(self.folder)
+
+    def end_training(self) -> Report:
+        """Close signals and loader, choose between plain and averaged weights, and report the training itself."""
+        recipe, training, num_epochs = self.recipe, self.training, self.training.schedule.num_epochs
+        self.signals.close()
+        training.loader.close()
+        weights, self.best = choose_weights(
+            recipe, self.splits, training, self.folder, self.accelerator, self.best, num_epochs - 1
+        )
+        images = recipe.batch_size * training.loader.batches_per_epoch * num_epochs * self.accelerator.num_processes
+        skipped = self._skipped_images()
+        return Report(
+            method=recipe.kd_distill_type,
+            terms=term_weights(training.task),
+            views=recipe.dccd_views,
+            views_seen=images * recipe.dccd_views,
+            epochs=num_epochs,
+            seconds=round(self._seconds(), 1),
+            best_epoch=self.best.epoch if self.best else None,
+            weights=weights,
+            license=recipe.hub_license,
+            skipped_updates=self.skipped_updates,
+            skipped_images=sum(skipped.values()),
+            skipped_first=list(skipped)[:_NAMED],
+        )
+
+    def _seconds(self) -> float:
+        """Seconds of the whole training so far."""
+        return time.perf_counter() - self.began
+
+    def _skipped_images(self) -> dict[str, int]:
+        """Images of the whole training that no rank could read, with how many each name stands for."""
+        parts: list[dict[str, int]] = gather_object([self.training.loader.skips.images])
+        return {name: count for part in parts for name, count in part.items()}
+
+    def _end_epoch(self, progress: Progress) -> bool:
+        """Do what follows an epoch; False when its validation was interrupted."""
+        self._distribute_batch_norms()
+        metrics = self._validate(progress.epoch)
+        if metrics is None:
+            return False
+        validates = self.training.val is not None
+        metric = metrics.get(self.recipe.eval_metric) if validates else progress.losses["loss"]
+        better = metric is not None and is_better(self.recipe, metric, self.best, validates)
+        if metric is not None and better:
+            self.best = Best(progress.epoch, metric, metrics)
+        self.training.schedule.end_epoch(progress.epoch, metric)
+        if self.accelerator.is_main_process:
+            self._export(progress.epoch, metrics, better)
+            append_epoch(self.folder, progress, metrics, with_eval=validates)
+            if not progress.stop:
+                self._push_interim(progress.epoch + 1)
+        numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
+        self.accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
+        return True
+
+    def _distribute_batch_norms(self) -> None:
+        """Give all ranks the same BatchNorm statistics, as --dist-bn says."""
+        world, recipe = self.accelerator.num_processes, self.recipe
+        if world > 1 and recipe.dist_bn and not recipe.sync_bn:
+            distribute_bn(unwrap_model(self.training.task.trainable_module), world, recipe.dist_bn == "reduce")
+
+    def _validate(self, epoch: int) -> dict[str, float] | None:
+        """Metrics of the student or of its average; none in epochs without validation, None when it is interrupted."""
+        due = (epoch + 1) % self.recipe.val_interval == 0 or epoch + 1 == self.training.schedule.num_epochs
+        if self.training.val is None or not due:
+            return {}
+        task, recipe = self.training.task, self.recipe
+        return evaluate(
+            self._student(), self.training.val, self.accelerator, task.create_evaluator(),
+            channels_last=recipe.channels_last, stopping=self.signals.came,
+        )  # fmt: skip
+
+    def _student(self) -> nn.Module:
+        student = self.training.task.get_eval_model(ema=validates_ema(self.recipe))
+        assert student is not None
+        return student
+
+    def _export(self, epoch: int, metrics: dict[str, float], better: bool) -> None:
+        note = {"dccd_timm": {"method": self.recipe.kd_distill_type, "epoch": epoch, **metrics}}
+        for name in ("last", "best") if better else ("last",):
+            export(self._student(), self.folder / name, self.training.data_config, self.splits.train.names, note)
+
+    def _push_interim(self, epochs: int) -> None:
+        """Push the best student of the first ``epochs``, if that is due; the last epoch's goes with the report."""
+        interval, num_epochs = self.recipe.hub_interval, self.training.schedule.num_epochs
+        if self.best and interval and epochs % interval == 0 and epochs < num_epochs:
+            push_interim(self.recipe, self.training, self.folder, self.best, self.publisher)
+
+    def _save(self, progress: Progress, complete: bool) -> None:
+        skipped = self._skipped_images()
+        saved = SavedProgress(
+            epoch=progress.epoch,
+            complete=complete,
+            updates=progress.updates,
+            batches=progress.batches,
+            world=self.accelerator.num_processes,
+            meter=progress.meter,
+            best=self.best,
+            scheduler=self.training.schedule.state(),
+            seconds=self._seconds(),
+            skipped_updates=progress.skipped_updates,
+            skipped_images=sum(skipped.values()),
+            skipped_first=list(skipped)[:_NAMED],
+        )
+        loader = self.training.loader
+        rank = SavedRank(position=loader.state(), meter=progress.meter, skipped=loader.skips.images)
+        save_state(self.folder, self.training.task, self.accelerator, saved, rank, self.recipe.checkpoint_hist)

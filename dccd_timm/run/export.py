@@ -1,0 +1,74 @@
+"""A student as a timm model on disk, proved to be the same when timm alone loads it."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo
+from timm.models import save_for_hf
+from timm.utils import unwrap_model
+from torch import nn
+
+from dccd_timm.atomic import replacing
+from dccd_timm.errors import UserError, one_line
+from dccd_timm.recipe.data_config import DataConfig
+
+
+def export(
+    model: nn.Module, target: Path, data_config: DataConfig, label_names: list[str] | None, extra: dict[str, Any]
+) -> None:
+    """Write a student as timm's save_for_hf does: model.safetensors and config.json with this run's preprocessing.
+
+    ``timm.create_model("local-dir:<target>", pretrained=True)`` gives it back, which is tried before it replaces an
+    earlier export in ``target``. ``extra`` goes to the top of config.json, where timm ignores it.
+
+    Raises:
+        UserError: when timm cannot build the same student again.
+    """
+    model = unwrap_model(model)
+    config = extra | _labels(label_names, model)
+    with replacing(target) as folder:
+        # contiguous: channels-last weights cannot be written
+        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+        save_for_hf(plain, str(folder), model_config=config, data_config=data_config, safe_serialization=True)
+        _clean_config(folder / "config.json")
+        _prove(plain, folder)
+
+
+def _labels(names: list[str] | None, model: nn.Module) -> dict[str, Any]:
+    """Names of the classes for config.json, and their descriptions when they are WordNet's, as ImageNet's folders."""
+    if not names or len(names) != model.num_classes:
+        return {}
+    if not all(re.fullmatch(r"n\d{8}", name) for name in names):
+        return {"label_names": names}
+    known = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    return {"label_names": names, "label_descriptions": {name: known[name] for name in names if name in known}}
+
+
+def _clean_config(path: Path) -> None:
+    """Take out of config.json what is only true of the architecture's default weights, and what breaks its readers."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("tag", "origin_url", "paper_ids", "paper_name", "notes", "license"):
+        config["pretrained_cfg"].pop(key, None)
+    # transformers would pass it twice; timm reads the one above it
+    config.get("model_args", {}).pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def _prove(model: nn.Module, folder: Path) -> None:
+    """Build the exported model with timm alone and compare its weights and its answer to a noise image."""
+    with torch.random.fork_rng(devices=[]):  # a new model draws weights, which must not move the run's generator
+        try:
+            reloaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"timm cannot build the student again from its config.json: {one_line(error)}") from error
+        image = torch.randn(1, *reloaded.pretrained_cfg["input_size"])
+    weights = reloaded.state_dict()
+    same = all(torch.equal(value, weights[name].to(value.dtype)) for name, value in model.state_dict().items())
+    if not same or not torch.equal(model(image), reloaded(image)):
+        raise UserError("timm builds another student from config.json: an argument of its architecture is not kept")

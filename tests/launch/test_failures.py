@@ -1,0 +1,57 @@
+"""Failures that are no bugs are one line with their fix."""
+
+import errno
+
+import pytest
+import safetensors
+import torch
+
+from dccd_timm.errors import UserError
+from dccd_timm.launch.failures import explain
+from dccd_timm.recipe import load_recipe
+
+
+def test_out_of_memory_names_what_to_lower(tmp_path):
+    recipe = load_recipe(["--dccd-views", "2", "--kd-model-name", "resnet18", "-b", "96"])
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    line = explain(caught.value, recipe, tmp_path)
+    for word in (
+        "out of memory",
+        "96 images x 2 views",
+        "--batch-size",
+        "--dccd-views",
+        "--amp",
+        "--grad-checkpointing",
+    ):
+        assert word in line
+    assert "GPU" in explain(torch.OutOfMemoryError("CUDA out of memory"), recipe, tmp_path)
+    assert explain(RuntimeError("shapes do not match"), recipe, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0"),
+        safetensors.SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
+    ],
+)
+def test_a_full_disk_names_the_folder_and_how_to_resume(error, tmp_path):
+    assert f"{tmp_path} cannot be written" in explain(error, load_recipe([]), tmp_path)
+    assert "--resume" not in explain(error, load_recipe([]), tmp_path)  # nothing was saved yet
+    (tmp_path / "state").mkdir()
+    assert explain(error, load_recipe([]), tmp_path).endswith(f"then resume with --resume {tmp_path}")
+
+
+def test_a_stuck_loader_names_the_data(tmp_path):
+    recipe = load_recipe(["--data-dir", "/mnt/images", "--data-timeout", "30"])
+    line = explain(RuntimeError("DataLoader timed out after 90 seconds"), recipe, tmp_path)
+    assert "more than 30 s (--data-timeout)" in line and "/mnt/images" in line
+
+
+def test_a_users_mistake_is_its_own_line_and_a_bug_is_none(tmp_path):
+    assert explain(UserError("raise --epochs"), load_recipe([]), tmp_path) == "raise --epochs"
+    assert explain(OSError(errno.ENOENT, "No such file"), load_recipe([]), tmp_path) is None
+    assert explain(KeyError("name"), load_recipe([]), tmp_path) is None
