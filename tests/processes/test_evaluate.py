@@ -1,0 +1,57 @@
+"""Real processes: metrics, answers and agreement are those of one process, each image counted once."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+# 11 images: two ranks get 6 and 5, three ranks 4, 4 and 3, in batches of 2 whose last one may be short or missing.
+SCRIPT = """
+import json, sys, timm, torch
+from accelerate import Accelerator
+from timm.task import ClassificationEvaluator
+from dccd_timm.batch import Batch
+from dccd_timm.engine.evaluate import evaluate_together
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+torch.manual_seed(0)
+networks = {name: timm.create_model("test_resnet", num_classes=4) for name in ("student", "teacher")}
+images, target = torch.randn(11, 1, 3, 32, 32), torch.arange(11) % 4
+own = slice(accelerator.process_index, None, accelerator.num_processes)
+batches = [Batch(*pair) for pair in zip(images[own].split(2), target[own].split(2))]
+found = evaluate_together(networks, batches, accelerator, ClassificationEvaluator, feature_images=3)
+stopped = evaluate_together(
+    networks, batches, accelerator, ClassificationEvaluator, stopping=lambda: accelerator.is_main_process
+)
+if accelerator.is_main_process:
+    answers = sorted(zip(found.target.tolist(), *(found.answers[name].tolist() for name in networks)))
+    print(json.dumps([accelerator.num_processes, found.metrics, found.agreement("student", "teacher"), answers,
+                      len(found.features["student"]), stopped is None]))
+accelerator.end_training()
+"""
+
+
+def evaluated(processes):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--no-python"]
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(
+        [sys.executable, *launch, *command] if processes > 1 else command,
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_numbers_do_not_depend_on_the_number_of_processes(processes):
+    (_, metrics, agreement, answers, _, stopped), found = evaluated(1), evaluated(processes)
+    assert found[0] == processes and stopped and found[5]
+    for name, values in metrics.items():
+        assert found[1][name] == pytest.approx(values, rel=1e-6)
+    assert (found[2], found[3]) == (agreement, answers) and len(answers) == 11
+    assert found[4] == 3  # features are those of the first images of rank 0
