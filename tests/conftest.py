@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 CLASSES = ["circle", "cross", "stripes"]
 
 # What starts programs or processes; the rest is the unit ring, `python -m pytest -m "not slow"`.
-SLOW = ("processes", "programs", "invariants", "benchmarks", "hub/test_push.py", "data/test_hub.py")
+SLOW = ("processes", "programs", "invariants", "benchmarks", "hub/test_push.py", "data/test_hub.py",
+        "run/test_redraw.py")  # fmt: skip
 
 # Two workers of pytest on two cores: more threads only get in each other's way.
 torch.set_num_threads(1)

@@ -83,7 +83,11 @@ def build_training(
     if splits.val is not None:
         val = build_eval_loader(recipe, splits.val, data_config, num_classes, rank, recipe.validation_batch_size)
     schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
-    return Training(student, task, teacher_of(task), data_config, optimizer, schedule, loader, val)
+    evaluated = teacher_of(task)
+    if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
+        shape = (data_config["mean"], data_config["std"], data_config["input_size"])
+        evaluated = FrozenTeacher(teacher, *shape, dtype).to(device)
+    return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val)
 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[Any, DataConfig]:
