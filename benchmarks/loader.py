@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ def from_loader(make: Callable[[], Iterator[Any]], warm_up: int) -> Meter:
 
 def ours(folder: Path, batch: int, workers: int, *flags: str) -> Iterator[Any]:
     """This package's loader."""
-    words = ["--dataset", f"hfids/{folder}", "-b", str(batch), "-j", str(workers), "--dccd-views", "2"]
-    recipe = load_recipe([*words, "--kd-distill-type", "none", *flags])
+    source_flags = ["--dataset", f"hfids/{folder}", "-b", str(batch), "-j", str(workers), "--dccd-views", "2"]
+    recipe = load_recipe([*source_flags, "--kd-distill-type", "none", *flags])
     source = open_split(recipe, "train", True, None)
     loader = build_train_loader(recipe, source, CONFIG, 1000, Rank(torch.device("cpu")))
     return iter(loader.loader)
@@ -135,6 +136,30 @@ def memory_of_workers() -> float:
     return sum(p.memory_full_info().uss for p in psutil.Process().children(recursive=True)) / 2**20
 
 
+def build_meters(folder: Path, images: int, batch: int) -> dict[str, Meter]:
+    """Every variant by its name; ``folder`` has the parquet shards of so many ``images``."""
+    encoded = [row["bytes"] for row in pq.read_table(next(folder.glob("*.parquet")))["image"].to_pylist()]
+    views = MultiViewTransform(create_transform(224, is_training=True, use_prefetcher=True), views=2)
+    fast, one, warm = FastViews(views.transforms), views.transforms[0], 6
+    meters: dict[str, Meter] = {
+        "a: in memory, decode + two timm views (the limit)": in_memory(
+            encoded, lambda d: views(decode(d, "RGB")), batch
+        ),
+        "a': in memory, our decode and views": in_memory(encoded, lambda d: fast(decode_pixels(d, "RGB")), batch),
+        "d: in memory, decode twice": in_memory(encoded, lambda d: [one(decode(d, "RGB")) for _ in range(2)], batch),
+    }
+    for workers in (0, 1, 2):
+        meters[f"b: this loader, -j {workers}, --pil-views"] = from_loader(
+            partial(ours, folder, batch, workers, "--pil-views"), warm
+        )
+        meters[f"b': this loader, -j {workers}"] = from_loader(partial(ours, folder, batch, workers), warm)
+    for workers in (1, 2):
+        meters[f"c: timm's hfids, {workers} workers, shared crops"] = from_loader(
+            partial(timms, folder, images, batch, workers), warm
+        )
+    return meters
+
+
 def main() -> None:
     """Measure in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -151,34 +176,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = write_images(folder, args.images, shards=8)
-        images = [row["bytes"] for row in pq.read_table(next(folder.glob("*.parquet")))["image"].to_pylist()]
-        views = MultiViewTransform(create_transform(224, is_training=True, use_prefetcher=True), views=2)
-        fast = FastViews(views.transforms)
-        one = views.transforms[0]
-        batch, warm = args.batch, 6
-        meters: dict[str, Meter] = {
-            "a: in memory, decode + two timm views (the limit)": in_memory(
-                images, lambda d: views(decode(d, "RGB")), batch
-            ),
-            "a': in memory, our decode and views": in_memory(images, lambda d: fast(decode_pixels(d, "RGB")), batch),
-            "d: in memory, decode twice": in_memory(images, lambda d: [one(decode(d, "RGB")) for _ in range(2)], batch),
-        }
-        for workers in (0, 1, 2):
-            meters[f"b: this loader, -j {workers}, --pil-views"] = from_loader(
-                lambda w=workers: ours(folder, batch, w, "--pil-views"), warm  # type: ignore[misc]
-            )  # fmt: skip
-            meters[f"b': this loader, -j {workers}"] = from_loader(lambda w=workers: ours(folder, batch, w), warm)  # type: ignore[misc]
-        for workers in (1, 2):
-            meters[f"c: timm's hfids, {workers} workers, shared crops"] = from_loader(
-                lambda w=workers: timms(folder, args.images, batch, w), warm  # type: ignore[misc]
-            )  # fmt: skip
+        meters = build_meters(folder, args.images, args.batch)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in meters}
         for _ in range(args.rounds):
             for name, measure in meters.items():
                 times[name].append(measure(args.batches))
-        report(times, args.batches * batch, size)
+        report(times, args.batches * args.batch, size)
         if args.memory:
-            watch_memory(folder, batch, args.memory)
+            watch_memory(folder, args.batch, args.memory)
 
 
 def report(times: dict[str, list[tuple[float, float]]], images: int, size: float) -> None:

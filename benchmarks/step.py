@@ -112,8 +112,8 @@ def peak_memory(name: str, args: argparse.Namespace, queue: Any) -> None:
     queue.put(peak)
 
 
-def main() -> None:
-    """Time the tasks in turns and print ratios."""
+def parse_arguments() -> argparse.Namespace:
+    """The command line; defaults depend on whether there is a GPU."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cuda = torch.cuda.is_available()
     parser.add_argument("--student", default="resnet18")
@@ -130,9 +130,11 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile student and teacher of every task")
     parser.add_argument("--profile", action="store_true", help="print the most expensive operations of the DCCD step")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
-    args = parser.parse_args()
-    device = torch.device(args.device)
+    return parser.parse_args()
 
+
+def measure_memory(args: argparse.Namespace) -> dict[str, float]:
+    """Peak memory of each task in MB, each in a process of its own."""
     memory = {}
     context = multiprocessing.get_context("spawn")
     for name in TASKS:
@@ -141,7 +143,14 @@ def main() -> None:
         process.start()
         memory[name] = queue.get()
         process.join()
+    return memory
 
+
+def main() -> None:
+    """Time the tasks in turns and print ratios."""
+    args = parse_arguments()
+    device = torch.device(args.device)
+    memory = measure_memory(args)
     runs = {name: prepare(name, args, device) for name in TASKS}
     for run in runs.values():
         step(*run)

@@ -92,14 +92,8 @@ def interrupt_and_resume(
     return events
 
 
-def main() -> None:
-    """Draw the cases at random and run them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("output/survival"))
-    options = parser.parse_args()
-    base = options.output.resolve()
+def prepare(base: Path) -> None:
+    """Write the data, train the teacher, and train the uninterrupted students."""
     shutil.rmtree(base, ignore_errors=True)
     write_folders(base / "folders"), write_parquet(base / "parquet")
     code, stderr = launch(
@@ -111,32 +105,44 @@ def main() -> None:
         for processes in (1, 2):
             code, stderr = launch(flags(data, base, processes, base / "whole", f"{data}{processes}"), processes)
             assert code == 0, stderr
-    dice, bad, kinds = random.Random(options.seed), 0, Counter()
-    for case in range(options.cases):
-        data, processes = dice.choice(("folder", "stream")), dice.choice((1, 1, 2))
-        interruptions = []
-        for _ in range(dice.choice((2, 3))):
-            stage, name = dice.choice(list(FUNCTIONS)), dice.choice(("SIGKILL", "SIGTERM"))
-            interruptions.append(f"{FUNCTIONS[stage]}:{name}:{dice.randint(1, 3)}:{dice.randrange(processes)}")
-            kinds[f"{name} in {stage}"] += 1
-        with contextlib.ExitStack() as stack:
-            output, disk = base / f"case{case}", None
-            if case % 5 == 4:
-                output = disk = stack.enter_context(small_disk(output))
-                interruptions.insert(0, "disk")
-                kinds["full disk"] += 1
-            began = time.monotonic()
-            events = interrupt_and_resume(
-                [*flags(data, base, processes, output, "cut"), "--resume", "auto"], processes, interruptions, disk
-            )
-            same = same_student(base / "whole" / f"{data}{processes}", output / "cut")
-            good = same and "UNEXPECTED" not in " ".join(events)
-        bad += not good
-        result = "bitwise the same" if good else "DIFFERENT"
-        print(
-            f"case {case}: {data} x {processes}, {'; '.join(events)}: {result}, {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+
+
+def run_case(case: int, base: Path, dice: random.Random, kinds: Counter[str]) -> bool:
+    """Draw one case, run it and print it; whether its student is the same. ``kinds`` counts the interruptions."""
+    data, processes = dice.choice(("folder", "stream")), dice.choice((1, 1, 2))
+    interruptions = []
+    for _ in range(dice.choice((2, 3))):
+        stage, name = dice.choice(list(FUNCTIONS)), dice.choice(("SIGKILL", "SIGTERM"))
+        interruptions.append(f"{FUNCTIONS[stage]}:{name}:{dice.randint(1, 3)}:{dice.randrange(processes)}")
+        kinds[f"{name} in {stage}"] += 1
+    with contextlib.ExitStack() as stack:
+        output, disk = base / f"case{case}", None
+        if case % 5 == 4:
+            output = disk = stack.enter_context(small_disk(output))
+            interruptions.insert(0, "disk")
+            kinds["full disk"] += 1
+        began = time.monotonic()
+        arguments = [*flags(data, base, processes, output, "cut"), "--resume", "auto"]
+        events = interrupt_and_resume(arguments, processes, interruptions, disk)
+        same = same_student(base / "whole" / f"{data}{processes}", output / "cut")
+    good = same and "UNEXPECTED" not in " ".join(events)
+    result = "bitwise the same" if good else "DIFFERENT"
+    seconds = time.monotonic() - began
+    print(f"case {case}: {data} x {processes}, {'; '.join(events)}: {result}, {seconds:.0f} s", flush=True)
+    return good
+
+
+def main() -> None:
+    """Draw the cases at random and run them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("output/survival"))
+    options = parser.parse_args()
+    base = options.output.resolve()
+    prepare(base)
+    dice, kinds = random.Random(options.seed), Counter[str]()
+    bad = sum(not run_case(case, base, dice, kinds) for case in range(options.cases))
     print(f"{options.cases - bad} of {options.cases} bitwise the same; interruptions: {dict(kinds)}")
     sys.exit(bool(bad))
 
