@@ -4,10 +4,18 @@ Axes: B images of one rank's batch, V views of each image, C channels, H and W p
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self, TypedDict
 
 import torch
 from torch import Tensor
+
+
+class MeterState(TypedDict, total=False):
+    """Loss terms of an unfinished epoch: names, sums over ``count`` batches."""
+
+    names: list[str]
+    sums: list[float]
+    count: int
 
 
 @dataclass
@@ -54,7 +62,7 @@ class Progress:
     stop: bool = False
     complete: bool = True
     batches: int = 0
-    meter: dict[str, Any] = field(default_factory=dict)
+    meter: MeterState = field(default_factory=lambda: MeterState())
     skipped_updates: int = 0
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +14,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from timm.task import TrainingTask
 from tqdm import tqdm
 
-from dccd_timm.batch import Batch, Progress
+from dccd_timm.batch import Batch, MeterState, Progress
 from dccd_timm.engine.meter import LossMeter
 from dccd_timm.engine.nonfinite import UpdateGuard
 from dccd_timm.engine.optim import Schedule, mean_learning_rate
@@ -68,7 +68,7 @@ class Start:
 
     epoch: int = 0
     batches: int = 0
-    meter: dict[str, Any] = field(default_factory=dict)
+    meter: MeterState = field(default_factory=lambda: MeterState())
     skipped_updates: int = 0
 
 
@@ -114,8 +114,9 @@ class _Trainer:
         self.task, self.loader, self.optimizer, self.schedule = task, loader, optimizer, schedule
         self.recipe, self.accelerator, self.start = recipe, accelerator, start
         self.stop_vote = _StopVote(accelerator, stopping)
-        scaled = accelerator.scaler is not None
-        self.guard = UpdateGuard(recipe.nonfinite, task.get_trainable_module(), scaled, start.skipped_updates)
+        scaled, trainable = accelerator.scaler is not None, task.get_trainable_module()
+        assert trainable is not None
+        self.guard = UpdateGuard(recipe.nonfinite, trainable, scaled, start.skipped_updates)
         self.updates_per_epoch = loader.batches_per_epoch // recipe.grad_accum_steps
         self.updates = start.epoch * self.updates_per_epoch + start.batches // recipe.grad_accum_steps
 
@@ -177,7 +178,7 @@ class _Trainer:
             skipped_updates=self.guard.count,
         )
 
-    def _log(self, bar: Any, epoch: int, meter: LossMeter, speed: "_Speed") -> None:
+    def _log(self, bar: "tqdm[NoReturn]", epoch: int, meter: LossMeter, speed: "_Speed") -> None:
         losses = meter.means(epoch)
         rate, views_per_second = mean_learning_rate(self.optimizer), speed.views_per_second()
         parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
@@ -233,6 +234,6 @@ class _Speed:
         return self.views / (time.perf_counter() - self.began)
 
 
-def _progress_bar(total: int, title: str, accelerator: Accelerator) -> Any:
+def _progress_bar(total: int, title: str, accelerator: Accelerator) -> "tqdm[NoReturn]":
     hidden = not accelerator.is_main_process or not sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit="update", disable=hidden, leave=False, dynamic_ncols=True)

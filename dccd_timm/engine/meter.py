@@ -1,11 +1,10 @@
 """Means of the loss terms, kept on the device: a step waits for the GPU only when they are read."""
 
-from typing import Any
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from dccd_timm.batch import MeterState
 from dccd_timm.errors import UserError
 
 
@@ -44,11 +43,11 @@ class LossMeter:
         bad = ~finite & (self.first_bad_gradient < 0)
         self.first_bad_gradient = torch.where(bad, update, self.first_bad_gradient)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> MeterState:
         """Names, sums and count of this rank, for :meth:`load` after a resume; waits for the device. JSON."""
         return {"names": self.names, "sums": self.sums.tolist(), "count": int(self.count)}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: MeterState) -> None:
         """Take what :meth:`state` gave."""
         self.names = list(state["names"])
         self.count = torch.tensor(state["count"], device=self.device)

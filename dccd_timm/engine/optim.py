@@ -31,8 +31,10 @@ def build_optimizer(task: TrainingTask, recipe: Recipe, world: int) -> Optimizer
         UserError: unknown optimizer or arguments that it does not take.
     """
     settings = replace(recipe, lr=learning_rate(recipe, world))
+    trainable = task.get_trainable_module()
+    assert trainable is not None
     try:
-        return create_optimizer_v2(task.get_trainable_module(), **optimizer_kwargs(settings), **recipe.opt_kwargs)
+        return create_optimizer_v2(trainable, **optimizer_kwargs(settings), **recipe.opt_kwargs)
     except (ValueError, TypeError, AssertionError) as error:
         known = list_optimizers()
         near = difflib.get_close_matches(recipe.opt, known, n=1)
@@ -77,7 +79,7 @@ class Schedule:
         if self.scheduler is not None:
             self.scheduler.step(epoch + 1, metric)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """What the schedule remembers beyond epoch and update; JSON. Only plateau does: metric, patience, cool-down."""
         if not isinstance(self.scheduler, PlateauLRScheduler):
             return {}

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
@@ -23,7 +22,7 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> No
         return
     known = _previous_run(folder)
     own_name = f"{folder.parent.name}-control" if folder.name == "control" else folder.name
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if recipe.log_with == "wandb":
         options = {"name": own_name, "tags": list(recipe.wandb_tags), "dir": str(folder)}
         if run_id := recipe.wandb_resume_id or known:
@@ -54,12 +53,13 @@ def stop_trackers(accelerator: Accelerator) -> None:
 def _previous_run(folder: Path) -> str | None:
     """The tracker's name or id of this folder's run, if it logged before."""
     try:
-        return next(iter(json.loads((folder / _FILE).read_text()).values()))
+        known: dict[str, str] = json.loads((folder / _FILE).read_text())
+        return next(iter(known.values()))
     except (OSError, ValueError, StopIteration):
         return None
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
+def _plain(recipe: Recipe) -> dict[str, int | float | str | bool]:
     """The settings as every tracker takes them."""
     settings = dataclasses.asdict(recipe).items()
     return {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings if v is not None}

@@ -132,16 +132,14 @@ class Card:
     def data(self) -> ModelCardData:
         """The front matter."""
         tags = ["image-classification", "timm", *([] if self.export.is_ours else ["transformers"])]
-        more: dict[str, str] = {}
+        source = None
         if self.teacher:
             source = self.teacher.hub_id or self.teacher.name
             tags += ["knowledge-distillation", f"teacher:{source}"]
-            more["teacher"] = source
         if self.report.method == "dccd":
             tags.append("dccd")
         start = self.student.start
-        if start and start.hub_id:
-            more |= {"base_model": start.hub_id, "base_model_relation": "finetune"}
+        base_model = (start.hub_id or None) if start else None
         results = self._results()
         return ModelCardData(
             library_name="timm",
@@ -152,7 +150,9 @@ class Card:
             metrics=["accuracy"] if results else None,
             model_name=self.name,
             eval_results=results or None,
-            **more,
+            teacher=source,
+            base_model=base_model,
+            base_model_relation="finetune" if base_model else None,
         )
 
     def recipe(self) -> str:

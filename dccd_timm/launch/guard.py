@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dccd_timm.errors import UserError
 
@@ -18,7 +17,7 @@ class _Formatter(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
 
 
-def guarded(program: Callable[[Sequence[str]], Any], argv: Sequence[str] | None) -> None:
+def guarded(program: Callable[[Sequence[str]], object], argv: Sequence[str] | None) -> None:
     """Run ``program`` on the command line, or on ``argv``.
 
     Raises:

@@ -4,7 +4,7 @@ import logging
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _logger = logging.getLogger(__name__)
 
@@ -17,9 +17,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.number = 0
-        self.previous: dict[int, Any] = {
-            n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-        }
+        self.previous = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number

@@ -86,7 +86,12 @@ def measure_redundancy(features: Mapping[str, Tensor], correlations: dict[str, d
         )
         for name, values in features.items()
     }
-    redundancy = Redundancy(**channels)
+    redundancy = Redundancy(
+        student=channels["student"],
+        student_before_training=channels["student_before_training"],
+        teacher=channels.get("teacher"),
+        control=channels.get("control"),
+    )
     if matched := correlations.get(STUDENT_TEACHER):
         diagonals = {when: round(float(matrix.diagonal().mean()), 4) for when, matrix in matched.items()}
         redundancy.student_teacher = Matched(**diagonals)

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from torch import Tensor
 from dccd_timm.report.redundancy import covariance_spectrum, effective_rank, mean_off_diagonal
 from dccd_timm.report.schema import Classes, Report
 from dccd_timm.report.summary import loss_columns, read_summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +50,7 @@ class Evidence:
 class Picture:
     """A picture of a finished run: ``draw(pyplot, evidence)`` returns a figure, None when there is nothing to show."""
 
-    draw: Callable[[Any, Evidence], Any]
+    draw: "Callable[[ModuleType, Evidence], Figure | None]"
     caption: str
 
 
@@ -59,7 +64,7 @@ def draw_pictures(folder: Path, evidence: Evidence) -> None:
             _save(plt, figure, folder / "report" / f"{name}.png")
 
 
-def pyplot() -> Any | None:
+def pyplot() -> ModuleType | None:
     """matplotlib's pyplot without a display, or None when it is not installed."""
     try:
         import matplotlib
@@ -77,7 +82,8 @@ def pyplot() -> Any | None:
             "axes.axisbelow": True,
         }
     )
-    return plt
+    module: ModuleType = plt
+    return module
 
 
 def draw_views(
@@ -99,6 +105,7 @@ def draw_views(
     scale, shift = (torch.tensor(v).view(-1, 1, 1) for v in (std, mean))
     pixels = (views * scale + shift).clamp(0, 1)
     count, num_views = pixels.shape[:2]
+    figure: Figure
     figure, axes = plt.subplots(num_views, count, figsize=(1.2 * count, 1.3 * num_views + 0.4), squeeze=False)
     for image in range(count):
         for view in range(num_views):
@@ -113,9 +120,10 @@ def draw_views(
     _save(plt, figure, folder / "report" / "views.png")
 
 
-def draw_curves(plt: Any, evidence: Evidence) -> Any:
+def draw_curves(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """The loss and its terms by epoch for the run itself, top-1 and top-5 by epoch for all runs."""
     tables = {label: read_summary(path) for label, path in evidence.summaries.items()}
+    figure: Figure
     figure, axes = plt.subplot_mosaic([["loss", "loss"], ["top1", "top5"]], figsize=(9, 7), layout="constrained")
     label, rows = next(iter(tables.items()))
     _plot_losses(axes["loss"], rows, label)
@@ -134,7 +142,7 @@ def draw_curves(plt: Any, evidence: Evidence) -> Any:
     return figure
 
 
-def _plot_losses(axis: Any, rows: list[dict[str, str]], label: str) -> None:
+def _plot_losses(axis: "Axes", rows: list[dict[str, str]], label: str) -> None:
     """A line for the weighted sum and for each term, however many there are."""
     epochs = [int(row["epoch"]) + 1 for row in rows]
     styles = zip(itertools.cycle(_COLOURS), itertools.cycle(_LINES), strict=False)
@@ -149,10 +157,10 @@ def _plot_losses(axis: Any, rows: list[dict[str, str]], label: str) -> None:
     axis.legend(frameon=False)
     for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
         set_formatter("{x:g}")
-    axis.yaxis.get_minor_locator().set_params(subs=(2, 5))
+    axis.yaxis.get_minor_locator().set_params(subs=(2, 5))  # type: ignore[call-arg]  # a LogLocator
 
 
-def draw_channels(plt: Any, evidence: Evidence) -> Any:
+def draw_channels(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """Correlation matrices as heat maps: a row for what is correlated, a column for when.
 
     Of wide networks the first channels are shown.
@@ -161,6 +169,7 @@ def draw_channels(plt: Any, evidence: Evidence) -> Any:
         return None
     columns = list(next(iter(panels.values())))
     size = (9, 4.2 * len(panels))
+    figure: Figure
     figure, axes = plt.subplots(len(panels), len(columns), figsize=size, layout="constrained", squeeze=False)
     for line, (what, matrices) in zip(axes, panels.items(), strict=True):
         for axis, (when, matrix) in zip(line, matrices.items(), strict=True):
@@ -179,10 +188,11 @@ def draw_channels(plt: Any, evidence: Evidence) -> Any:
     return figure
 
 
-def draw_redundancy(plt: Any, evidence: Evidence) -> Any:
+def draw_redundancy(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """Spectrum of the covariance of each network's pooled features, with its effective rank."""
     if not evidence.features:
         return None
+    figure: Figure
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
     styles = {"teacher": (ORANGE, "--"), "student before training": (GREEN, ":"), "student": (BLUE, "-")}
     for network, values in evidence.features.items():
@@ -198,7 +208,7 @@ def draw_redundancy(plt: Any, evidence: Evidence) -> Any:
     return figure
 
 
-def draw_classes(plt: Any, evidence: Evidence) -> Any:
+def draw_classes(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """Agreement with the teacher, the classes that gained and lost most, and the pairs most often confused."""
     if (classes := evidence.report.classes) is None:
         return None
@@ -207,6 +217,7 @@ def draw_classes(plt: Any, evidence: Evidence) -> Any:
         rows = [*rows[:_CLASSES_SHOWN], *rows[-_CLASSES_SHOWN:]]
     outcomes = classes.outcomes
     heights = [1.8 if outcomes else 0.01, 0.28 * len(rows) + 0.8, 0.28 * len(classes.confused) + 0.8]
+    figure: Figure
     figure, axes = plt.subplots(3, 1, figsize=(9, sum(heights) + 1.5), height_ratios=heights, layout="constrained")
     if outcomes:
         bars = axes[0].barh(list(outcomes), list(outcomes.values()), color=BLUE)
@@ -227,7 +238,7 @@ def draw_classes(plt: Any, evidence: Evidence) -> Any:
     return figure
 
 
-def _plot_confused(axis: Any, classes: Classes) -> None:
+def _plot_confused(axis: "Axes", classes: Classes) -> None:
     """Bars of each network for every confused pair."""
     pairs = classes.confused
     styles = {"student": (BLUE, "student"), "control": (GREY, classes.control), "teacher": (ORANGE, "teacher")}
@@ -244,7 +255,7 @@ def _plot_confused(axis: Any, classes: Classes) -> None:
         axis.legend(frameon=False, loc="lower right")
 
 
-def _save(plt: Any, figure: Any, path: Path) -> None:
+def _save(plt: ModuleType, figure: "Figure", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if figure.get_layout_engine() is None:
         figure.tight_layout()

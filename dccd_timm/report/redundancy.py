@@ -10,7 +10,7 @@ _RIDGE = 1e-2
 def covariance_spectrum(features: Tensor) -> Tensor:
     """Shares of variance along the principal directions of features [N, C], descending, summing to 1; float64 [C]."""
     centred = features.double() - features.double().mean(0)
-    squares = torch.linalg.svdvals(centred).square()
+    squares: Tensor = torch.linalg.svdvals(centred).square()
     return squares / squares.sum().clamp_min(torch.finfo(torch.float64).tiny)
 
 

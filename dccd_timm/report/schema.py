@@ -8,6 +8,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,12 +24,12 @@ def _optional() -> Any:
 class JsonDataclass:
     """A dataclass that becomes JSON objects and comes back from them, nested dataclasses included."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain dictionaries and lists."""
-        return typing.cast(dict[str, Any], _to_json(self))
+        return typing.cast(dict[str, object], _to_json(self))
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, object]) -> Self:
         """Read what :meth:`to_json` wrote, by this version or another."""
         return typing.cast(Self, _from_json(cls, values))
 
@@ -178,7 +179,7 @@ class Report(JsonDataclass):
         write_text(folder / "report" / "report.json", json.dumps(self.to_json(), indent=2) + "\n")
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     if isinstance(value, JsonDataclass):
         shown = {f.name: (getattr(value, f.name), f.metadata.get("omit_none")) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
         return {name: _to_json(part) for name, (part, omit) in shown.items() if not (omit and part is None)}

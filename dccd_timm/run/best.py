@@ -3,10 +3,10 @@
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from timm.utils import unwrap_model
+from torch import nn
 
 from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.recipe import Recipe
@@ -54,7 +54,7 @@ def choose_weights(
     if not recipe.model_ema or training.val is None or best is None:
         return None, best
     averaged = not validates_ema(recipe)
-    model: Any = copy.deepcopy(unwrap_model(training.task.get_eval_model(ema=averaged))).to(accelerator.device)
+    model: nn.Module = copy.deepcopy(unwrap_model(training.task.get_eval_model(ema=averaged))).to(accelerator.device)
     evaluator = training.task.create_evaluator()
     metrics = evaluate(model, training.val, accelerator, evaluator, channels_last=recipe.channels_last)
     assert metrics is not None

@@ -3,8 +3,9 @@
 import copy
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import timm
 import torch
@@ -15,11 +16,12 @@ from torch import nn
 
 from dccd_timm.atomic import replacing
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe.data_config import DataConfig
 
 
 def export(
-    model: nn.Module, target: Path, data_config: DataConfig, label_names: list[str] | None, extra: dict[str, Any]
+    model: nn.Module, target: Path, data_config: DataConfig, label_names: list[str] | None, extra: Mapping[str, object]
 ) -> None:
     """Write a student as timm's save_for_hf does: model.safetensors and config.json with this run's preprocessing.
 
@@ -30,22 +32,22 @@ def export(
         UserError: when timm cannot build the same student again.
     """
     model = unwrap_model(model)
-    config = extra | _labels(label_names, model)
+    config = {**extra, **_labels(label_names, model)}
     with replacing(target) as folder:
         # contiguous: channels-last weights cannot be written
         plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
-        save_for_hf(plain, str(folder), model_config=config, data_config=data_config, safe_serialization=True)
+        save_for_hf(plain, str(folder), model_config=config, data_config=dict(data_config), safe_serialization=True)
         _clean_config(folder / "config.json")
         _prove(plain, folder)
 
 
-def _labels(names: list[str] | None, model: nn.Module) -> dict[str, Any]:
+def _labels(names: list[str] | None, model: nn.Module) -> dict[str, object]:
     """Names of the classes for config.json, and their descriptions when they are WordNet's, as ImageNet's folders."""
     if not names or len(names) != model.num_classes:
         return {}
     if not all(re.fullmatch(r"n\d{8}", name) for name in names):
         return {"label_names": names}
-    known = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    known = cast(dict[str, str], ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True))
     return {"label_names": names, "label_descriptions": {name: known[name] for name in names if name in known}}
 
 
@@ -67,7 +69,7 @@ def _prove(model: nn.Module, folder: Path) -> None:
             reloaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"timm cannot build the student again from its config.json: {one_line(error)}") from error
-        image = torch.randn(1, *reloaded.pretrained_cfg["input_size"])
+        image = torch.randn(1, *cast(tuple[int, ...], as_timm(reloaded).pretrained_cfg["input_size"]))
     weights = reloaded.state_dict()
     same = all(torch.equal(value, weights[name].to(value.dtype)) for name, value in model.state_dict().items())
     if not same or not torch.equal(model(image), reloaded(image)):

@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import timm
 from accelerate import Accelerator
@@ -11,6 +10,7 @@ from torch import nn
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.models.load import origin
 from dccd_timm.models.student import started_from
+from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.recipe.model_name import ModelName
@@ -95,7 +95,7 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
     """The teacher without metrics, and where its weights come from; None without one."""
     if training.teacher is None or recipe.kd_model_name is None:
         return None
-    model: Any = training.teacher.model
+    model = training.teacher.model
     source = origin(recipe.kd_model_name, model, pretrained=not recipe.kd_teacher_checkpoint)
     network = _describe(recipe.kd_model_name, model, training.teacher.num_parameters)
     return NetworkReport.from_json(source | network.to_json())
@@ -118,10 +118,14 @@ def add_metrics(network: NetworkReport, name: str, evaluation: Evaluation) -> No
         network.agreement = evaluation.agreement(name, "teacher")
 
 
-def _describe(name: str, model: Any, num_parameters: int) -> NetworkReport:
+def _describe(name: str, model: nn.Module, num_parameters: int) -> NetworkReport:
     """Name and size; the name of a folder says little, so such a model goes by its architecture."""
     parsed = ModelName.parse(name)
-    shown = model.pretrained_cfg.get("architecture", parsed.short) if parsed.source == "local-dir" else parsed.short
+    shown = (
+        str(as_timm(model).pretrained_cfg.get("architecture", parsed.short))
+        if parsed.source == "local-dir"
+        else parsed.short
+    )
     return NetworkReport(name=shown, parameters_m=round(num_parameters / 1e6, 4))
 
 

@@ -1,7 +1,6 @@
 """Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,13 +10,14 @@ from timm.task import TrainingTask
 from torch import nn
 
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
-from dccd_timm.data.loader import EvalLoader, TrainLoader
+from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError
 from dccd_timm.launch.process import detach_worker
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
+from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.task.build import build_task, teacher_of
@@ -57,7 +57,7 @@ class Training:
 
 
 def build_training(
-    recipe: Recipe, splits: Splits, accelerator: Accelerator, start_epoch: int, position: dict[str, Any] | None
+    recipe: Recipe, splits: Splits, accelerator: Accelerator, start_epoch: int, position: SavedPosition | None
 ) -> Training:
     """Build all that a wrong setting can break, before anything is written.
 
@@ -69,7 +69,7 @@ def build_training(
     device = accelerator.device
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = _build_student(recipe, splits.train.names)
-    num_classes: int = student.num_classes
+    num_classes = as_timm(student).num_classes
     teacher = None
     if recipe.kd_model_name:
         teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
@@ -90,14 +90,12 @@ def build_training(
     return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val)
 
 
-def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[Any, DataConfig]:
+def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:
     """The student with a class for each of the data set's ``names``, and its preprocessing."""
-    student: Any
     student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
-    if names and len(names) > student.num_classes:
-        raise UserError(
-            f"the data set has {len(names)} classes, the student {student.num_classes}: raise --num-classes"
-        )
+    num_classes = as_timm(student).num_classes
+    if names and len(names) > num_classes:
+        raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
     check_batch_norm(student, recipe)
     return student, data_config
 
@@ -112,11 +110,12 @@ def _prepare(recipe: Recipe, task: TrainingTask, accelerator: Accelerator) -> Ac
         device = torch.device("cpu") if recipe.model_ema_force_cpu else None
         task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)
     dynamo = accelerator.state.dynamo_plugin
-    teacher: Any = getattr(task, "teacher", None)
+    teacher: nn.Module | None = getattr(task, "teacher", None)
     if recipe.torchcompile:
         task.compile(backend=recipe.torchcompile, mode=recipe.torchcompile_mode)
     elif teacher is not None and dynamo.backend != DynamoBackend.NO:  # accelerate compiles what it prepares: no teacher
         teacher.compile(**dynamo.to_kwargs())
+    prepared: AcceleratedOptimizer
     task.trainable_module, prepared = accelerator.prepare(task.trainable_module, optimizer)
     return prepared
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from accelerate import Accelerator
 from timm.data import resolve_input_data_config
@@ -74,7 +75,7 @@ def _evaluate(
     """Evaluate student, teacher and control on the validation split; the names of its classes too."""
     student = load_exported(folder / "best", accelerator)
     num_classes: int = student.num_classes  # type: ignore[assignment]
-    config: DataConfig = resolve_input_data_config(student)
+    config = cast(DataConfig, resolve_input_data_config(student))
     others: dict[str, nn.Module] = {}
     if recipe.kd_model_name:
         others["teacher"] = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)

@@ -3,11 +3,12 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from dccd_timm.batch import MeterState
+from dccd_timm.data.loader import SavedPosition
 from dccd_timm.engine.loop import Start
 from dccd_timm.recipe import Recipe
 from dccd_timm.run.folder import restarted
@@ -28,7 +29,7 @@ class ResumePoint:
     start: Start
     state: Path | None = None
     progress: SavedProgress | None = None
-    position: dict[str, Any] | None = None
+    position: SavedPosition | None = None
     skipped_images: dict[str, int] = field(default_factory=dict)
 
     def restore(self, training: Training, recipe: Recipe, accelerator: Accelerator) -> None:
@@ -61,7 +62,7 @@ def find_resume_point(recipe: Recipe, folder: Path, accelerator: Accelerator) ->
 
 def _start(
     recipe: Recipe, progress: SavedProgress, rank: SavedRank | None, accelerator: Accelerator
-) -> tuple[Start, dict[str, Any] | None]:
+) -> tuple[Start, SavedPosition | None]:
     """Epoch and batch to continue with, and the position of this rank's data if it can continue exactly."""
     skipped = progress.skipped_updates
     if recipe.start_epoch is not None:
@@ -76,4 +77,4 @@ def _start(
     position = rank.position if rank else None
     if progress.complete:
         return Start(next_epoch, skipped_updates=skipped), position
-    return Start(progress.epoch, progress.batches, rank.meter if rank else {}, skipped), position
+    return Start(progress.epoch, progress.batches, rank.meter if rank else MeterState(), skipped), position

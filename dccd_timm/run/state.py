@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -19,6 +18,8 @@ from timm.task import TrainingTask
 from torch import nn
 
 from dccd_timm.atomic import replacing
+from dccd_timm.batch import MeterState
+from dccd_timm.data.loader import SavedPosition
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.report.schema import JsonDataclass
 from dccd_timm.run.best import Best
@@ -44,9 +45,9 @@ class SavedProgress(JsonDataclass):
     updates: int
     batches: int
     world: int
-    meter: dict[str, Any] = field(default_factory=dict)
+    meter: MeterState = field(default_factory=lambda: MeterState())
     best: Best | None = None
-    scheduler: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     skipped_updates: int = 0
     skipped_images: int = 0
@@ -65,8 +66,8 @@ class SavedRank(JsonDataclass):
     ``skipped`` counts images by the name that the log gives them.
     """
 
-    position: dict[str, Any]
-    meter: dict[str, Any]
+    position: SavedPosition
+    meter: MeterState
     skipped: dict[str, int] = field(default_factory=dict)
 
     @classmethod

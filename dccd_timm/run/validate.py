@@ -4,7 +4,7 @@ import csv
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -29,7 +29,7 @@ from dccd_timm.recipe import Validation
 from dccd_timm.recipe.data_config import DataConfig
 
 
-def validate(options: Validation) -> dict[str, Any]:
+def validate(options: Validation) -> dict[str, object]:
     """Judge a model; prints timm's JSON and returns it.
 
     Raises:
@@ -40,16 +40,15 @@ def validate(options: Validation) -> dict[str, Any]:
         return _validate(options, accelerator)
 
 
-def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
+def _validate(options: Validation, accelerator: Accelerator) -> dict[str, object]:
     set_seed(options.seed)
     model = _build(options)
     parameters = sum(p.numel() for p in model.parameters())
     try:
-        config: DataConfig = resolve_input_data_config(
-            model, args=vars(options), use_test_size=not options.use_train_size
-        )
+        found = resolve_input_data_config(model, args=vars(options), use_test_size=not options.use_train_size)
     except (ValueError, AssertionError) as error:
         raise UserError(f"{options.model}: {one_line(error)}") from error
+    config = cast(DataConfig, found)
     config["crop_border_pixels"] = options.crop_border_pixels
     pooled = False
     if options.test_pool:
@@ -63,9 +62,9 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, Any]:
     if options.teacher:
         teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes)
         judge = FrozenTeacher(teacher, config["mean"], config["std"], config["input_size"]).to(accelerator.device)
-    runner: Any = model
+    runner = model
     if options.torchcompile:
-        runner = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
+        runner = cast(nn.Module, torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode))
 
     recipe = options.as_recipe(config["input_size"][0])
     split = open_split(recipe, options.split, False, options.num_samples)
@@ -111,9 +110,9 @@ def _build(options: Validation) -> nn.Module:
     return model.eval()
 
 
-def _results(options: Validation, metrics: dict[str, float], parameters: int, config: DataConfig) -> dict[str, Any]:
+def _results(options: Validation, metrics: dict[str, float], parameters: int, config: DataConfig) -> dict[str, object]:
     """timm's result, in its order; a teacher's numbers behind it."""
-    results: dict[str, Any] = {"model": options.model}
+    results: dict[str, object] = {"model": options.model}
     for name in ("top1", "top5"):
         results |= {name: round(metrics[name], 4), f"{name}_err": round(100 - metrics[name], 4)}
     results |= dict(
@@ -128,7 +127,7 @@ def _results(options: Validation, metrics: dict[str, float], parameters: int, co
     return results
 
 
-def _write(options: Validation, results: dict[str, Any]) -> None:
+def _write(options: Validation, results: dict[str, object]) -> None:
     if not options.results_file:
         return
     try:

@@ -110,4 +110,5 @@ class XetStore:
             if hashlib.sha256(fresh.read_bytes()).hexdigest() != sha256:
                 raise HubError(400, "the content does not have the announced sha256")
             fresh.replace(target)
-        return known[0]
+        xet_hash: str = known[0]
+        return xet_hash
