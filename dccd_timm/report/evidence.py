@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dccd_timm.batch import Batch
 from dccd_timm.engine.evaluate import Evaluation, Evaluator, evaluate_together
 from dccd_timm.models.student import build_student
+from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.pictures import STUDENT, STUDENT_TEACHER, Evidence
 from dccd_timm.report.redundancy import channel_correlation, effective_rank, matched_correlation, mean_off_diagonal
@@ -34,8 +35,7 @@ def evaluate_networks(
     The student before its training, built again from the seed, gives features too. Every rank takes part.
     """
     set_seed(recipe.seed)
-    num_classes: int = networks["student"].num_classes  # type: ignore[assignment]
-    start = build_student(recipe, num_classes)[0].to(accelerator.device)
+    start = build_student(recipe, as_timm(networks["student"]).num_classes)[0].to(accelerator.device)
     evaluation = evaluate_together(
         networks,
         loader,

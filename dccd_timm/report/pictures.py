@@ -15,7 +15,7 @@ from dccd_timm.report.redundancy import covariance_spectrum, effective_rank, mea
 from dccd_timm.report.schema import Classes, Report
 from dccd_timm.report.summary import loss_columns, read_summary
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -144,6 +144,8 @@ def draw_curves(plt: ModuleType, evidence: Evidence) -> "Figure | None":
 
 def _plot_losses(axis: "Axes", rows: list[dict[str, str]], label: str) -> None:
     """A line for the weighted sum and for each term, however many there are."""
+    from matplotlib.ticker import LogLocator
+
     epochs = [int(row["epoch"]) + 1 for row in rows]
     styles = zip(itertools.cycle(_COLOURS), itertools.cycle(_LINES), strict=False)
     for (column, name), (colour, line) in zip(loss_columns(rows).items(), styles, strict=False):
@@ -157,7 +159,7 @@ def _plot_losses(axis: "Axes", rows: list[dict[str, str]], label: str) -> None:
     axis.legend(frameon=False)
     for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
         set_formatter("{x:g}")
-    axis.yaxis.get_minor_locator().set_params(subs=(2, 5))  # type: ignore[call-arg]  # a LogLocator
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
 
 
 def draw_channels(plt: ModuleType, evidence: Evidence) -> "Figure | None":

@@ -26,12 +26,17 @@ class JsonDataclass:
 
     def to_json(self) -> dict[str, object]:
         """Plain dictionaries and lists."""
-        return typing.cast(dict[str, object], _to_json(self))
+        return {
+            f.name: _to_json(getattr(self, f.name))
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if not (f.metadata.get("omit_none") and getattr(self, f.name) is None)
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> Self:
         """Read what :meth:`to_json` wrote, by this version or another."""
-        return typing.cast(Self, _from_json(cls, values))
+        kinds = typing.get_type_hints(cls)
+        return cls(**{name: _from_json(kinds[name], part) for name, part in values.items() if name in kinds})
 
 
 @dataclass(kw_only=True)
@@ -181,20 +186,16 @@ class Report(JsonDataclass):
 
 def _to_json(value: object) -> object:
     if isinstance(value, JsonDataclass):
-        shown = {f.name: (getattr(value, f.name), f.metadata.get("omit_none")) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
-        return {name: _to_json(part) for name, (part, omit) in shown.items() if not (omit and part is None)}
-    if isinstance(value, list):
-        return [_to_json(part) for part in value]
-    return value
+        return value.to_json()
+    return [_to_json(part) for part in value] if isinstance(value, list) else value
 
 
-def _from_json(kind: Any, value: Any) -> Any:
+def _from_json(kind: object, value: object) -> object:
     """``value`` as the type ``kind``: a dataclass, a list of them, either or None, or plain JSON."""
     if isinstance(kind, types.UnionType):  # X | None
         return None if value is None else _from_json(typing.get_args(kind)[0], value)
-    if typing.get_origin(kind) is list:
+    if isinstance(value, list) and typing.get_origin(kind) is list:
         return [_from_json(typing.get_args(kind)[0], part) for part in value]
-    if isinstance(kind, type) and issubclass(kind, JsonDataclass):
-        kinds = typing.get_type_hints(kind)
-        return kind(**{name: _from_json(kinds[name], part) for name, part in value.items() if name in kinds})
+    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, JsonDataclass):
+        return kind.from_json(value)
     return value

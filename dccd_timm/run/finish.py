@@ -121,12 +121,9 @@ def add_metrics(network: NetworkReport, name: str, evaluation: Evaluation) -> No
 def _describe(name: str, model: nn.Module, num_parameters: int) -> NetworkReport:
     """Name and size; the name of a folder says little, so such a model goes by its architecture."""
     parsed = ModelName.parse(name)
-    shown = (
-        str(as_timm(model).pretrained_cfg.get("architecture", parsed.short))
-        if parsed.source == "local-dir"
-        else parsed.short
-    )
-    return NetworkReport(name=shown, parameters_m=round(num_parameters / 1e6, 4))
+    architecture = as_timm(model).pretrained_cfg.get("architecture", parsed.short)
+    shown = architecture if parsed.source == "local-dir" else parsed.short
+    return NetworkReport(name=str(shown), parameters_m=round(num_parameters / 1e6, 4))
 
 
 def push_interim(recipe: Recipe, training: Training, folder: Path, best: Best, publisher: Publisher) -> None:

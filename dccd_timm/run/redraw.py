@@ -17,6 +17,7 @@ from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
+from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.report.console import print_closing
@@ -74,7 +75,7 @@ def _evaluate(
 ) -> tuple[Evaluation, list[str] | None]:
     """Evaluate student, teacher and control on the validation split; the names of its classes too."""
     student = load_exported(folder / "best", accelerator)
-    num_classes: int = student.num_classes  # type: ignore[assignment]
+    num_classes = as_timm(student).num_classes
     config = cast(DataConfig, resolve_input_data_config(student))
     others: dict[str, nn.Module] = {}
     if recipe.kd_model_name:
