@@ -34,7 +34,7 @@ def coerce(spec: Field[Any], value: Any) -> Any:
             raise UserError(f"needs {declared.count} values, got {len(values)}")
         return values
     if isinstance(value, list | tuple | dict):
-        raise UserError(f"needs one {_NOUNS[kind.base]}, got {value!r}")
+        raise UserError(f"needs {_NOUNS[kind.base]}, got {value!r}")
     return _scalar(kind, value, declared)
 
 

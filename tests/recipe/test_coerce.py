@@ -1,0 +1,59 @@
+"""Texts and YAML values become what the annotation says, or one line says what was expected."""
+
+import dataclasses
+
+import pytest
+
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.coerce import coerce
+from tests.recipe.mistakes import assert_refused
+
+FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("lr", "1e-3", 1e-3),  # YAML 1.1 reads it as text
+        ("weight_decay", "5e-4", 5e-4),
+        ("epochs", 3.0, 3),
+        ("scale", [0.5, 1], (0.5, 1.0)),
+        ("scale", "(0.5, 1)", (0.5, 1.0)),
+        ("lr", "", None),
+        ("dccd_views", None, None),  # to be decided
+        ("epochs", None, 300),
+        ("wandb_tags", "one", ("one",)),
+        ("cutmix_minmax", [], None),
+        ("model_kwargs", ["a=1", "b=(1, 2)", "c=text"], {"a": 1, "b": (1, 2), "c": "text"}),
+        ("model_kwargs", {"a": 1}, {"a": 1}),
+        ("clip_mode", "agc", "agc"),
+        ("lr_base_scale", "sqrt", "sqrt"),
+        ("model", 50, "50"),
+    ],
+)
+def test_values(name, value, wanted):
+    found = coerce(FIELDS[name], value)
+    assert found == wanted and type(found) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--epochs ten", "--epochs: needs a whole number, got 'ten'"),
+        ("--epochs 2.5", "--epochs: needs a whole number"),
+        ("--epochs 0", "--epochs: must be at least 1"),
+        ("--hflip 1.5", "--hflip: must be at most 1"),
+        ("--lr nan", "finite"),
+        ("--clip-mode soft --clip-grad 1", "must be one of norm, value, agc"),
+        ("--dist-bn sum", "must be one of broadcast, reduce, got 'sum'"),
+        ("--model-kwargs layers", "key=value"),
+    ],
+)
+def test_mistakes(flags, message):
+    assert_refused(flags, message)
+
+
+def test_a_wrong_number_of_values():
+    with pytest.raises(UserError, match="needs 3 values, got 2"):
+        coerce(FIELDS["input_size"], [3, 224])

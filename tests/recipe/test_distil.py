@@ -1,0 +1,92 @@
+"""Distillation: what each method needs, what has no effect, and defaults that the Python API shares."""
+
+import inspect
+
+import pytest
+
+from dccd_timm import ChannelContrastiveLoss, DCCDTask, DynamicDifferenceLoss
+from dccd_timm.losses.contrast import channel_contrastive_loss
+from dccd_timm.losses.difference import dynamic_difference_loss
+from dccd_timm.recipe import load_recipe
+from tests.recipe.mistakes import DCCD, TEACHER, assert_refused
+
+
+def test_without_a_teacher_timms_default_method_means_none():
+    assert load_recipe([]).kd_distill_type == "none"
+    assert load_recipe(TEACHER.split()).kd_distill_type == "logit"
+
+
+def test_views_follow_the_method():
+    assert load_recipe(DCCD.split()).dccd_views == 2
+    assert load_recipe(TEACHER.split()).dccd_views == 1
+    assert load_recipe(["--dccd-views", "2"]).dccd_views == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--kd-distill-type magic", "must be one of none, logit, feature, token, dccd"),
+        ("--kd-distill-type dccd", "needs a teacher: set kd_model_name"),
+        ("--kd-temperature 2", "no effect: the method has no softmax temperature"),
+        ("--distill-loss-weight 2", "no effect: nothing is distilled"),
+        (f"{TEACHER} --kd-token-distill-type hard", "no effect: only kd_distill_type token reads it"),
+        ("--dccd-contrast-temperature 0.2", "no effect: only kd_distill_type dccd reads it"),
+        ("--dccd-difference-views 1 0", "no effect: only kd_distill_type dccd reads it"),
+        ("--kd-teacher-checkpoint x.safetensors", "no effect: no teacher is named"),
+        (f"{DCCD} --dccd-difference-weight 0.1 --dccd-views 1", "dccd_difference_weight 0.1 needs two views"),
+        (f"{DCCD} --dccd-difference-views 0 2", "must be two different views below 2"),
+        (f"{DCCD} --dccd-difference-views 1 1", "must be two different views below 2"),
+        (f"{DCCD} --dccd-contrast-weight 0 --dccd-contrast-where pooled", "no effect: dccd_contrast_weight is 0"),
+        (f"{DCCD} --dccd-difference-weight 0 --dccd-difference-loss mse", "no effect: dccd_difference_weight is 0"),
+        (f"{DCCD} --dccd-difference-loss mse --dccd-difference-temperature 2", "mse has no temperature"),
+        (
+            f"{DCCD} --dccd-contrast-negatives student --dccd-contrast-direction student",
+            "no effect: among a student's own channels both are the same",
+        ),
+        (f"{DCCD} --dccd-near-noise 0.1", "no effect: dccd_view_aug has no near view"),
+        ("--kd-distill-type dccd --kd-model-name hf-hub:a/b --kd-teacher-checkpoint x.pth", "brings its own weights"),
+        (f"{DCCD} --dccd-control dccd", "must be one of none, logit, feature, token, got 'dccd'"),
+        (f"{TEACHER} --dccd-control logit", "dccd_control logit is the method itself"),
+        ("--reprob 0.2 --resplit", "set dccd_views to 2"),
+    ],
+)
+def test_mistakes(flags, message):
+    assert_refused(flags, message)
+
+
+def test_the_control_may_read_what_the_method_does_not():
+    recipe = load_recipe([*DCCD.split(), "--dccd-control", "token", "--kd-token-distill-type", "hard"])
+    assert recipe.kd_token_distill_type == "hard"
+
+
+# parameter of the Python API -> option of the recipe
+TASK = {
+    "views": "dccd_views", "temperature": "kd_temperature", "distill_loss_weight": "distill_loss_weight",
+    "task_loss_weight": "task_loss_weight", "contrast_loss_weight": "dccd_contrast_weight",
+    "contrast_temperature": "dccd_contrast_temperature", "contrast_where": "dccd_contrast_where",
+    "contrast_stages": "dccd_contrast_stages", "contrast_direction": "dccd_contrast_direction",
+    "contrast_targets": "dccd_contrast_targets", "contrast_negatives": "dccd_contrast_negatives",
+    "contrast_scope": "dccd_contrast_scope", "difference_loss_weight": "dccd_difference_weight",
+    "difference_temperature": "dccd_difference_temperature", "difference_form": "dccd_difference_loss",
+    "difference_views": "dccd_difference_views",
+}  # fmt: skip
+CONTRAST = {name: f"dccd_contrast_{name}" for name in ("temperature", "targets", "direction", "scope", "negatives")}
+DIFFERENCE = {"temperature": "dccd_difference_temperature", "form": "dccd_difference_loss"}
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (DCCDTask, TASK),
+        (ChannelContrastiveLoss, CONTRAST),
+        (channel_contrastive_loss, CONTRAST),
+        (DynamicDifferenceLoss, DIFFERENCE | {"views": "dccd_views", "pair": "dccd_difference_views"}),
+        (dynamic_difference_loss, DIFFERENCE),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_python_api_has_the_defaults_of_the_options(function, options):
+    recipe, parameters = load_recipe(DCCD.split()), inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in options} == {
+        name: getattr(recipe, option) for name, option in options.items()
+    }

@@ -1,0 +1,44 @@
+"""What is decided for the user, and that a setting without effect goes back to its default."""
+
+import pytest
+
+from dccd_timm.recipe import Recipe, Validation, load_recipe
+from dccd_timm.recipe.rules import contradictions, defaults, ineffective, no_effect, resolve
+from tests.recipe.mistakes import assert_refused
+
+
+def test_nothing_stays_undecided():
+    values = resolve({})
+    assert (values["dccd_views"], values["dccd_difference_views"], values["in_chans"]) == (1, (0, 1), 3)
+    assert resolve({"input_size": (1, 28, 28)})["in_chans"] == 1
+    assert resolve({"dccd_view_aug": ("strong", "weak", "near:1")})["dccd_views"] == 3
+
+
+def test_what_has_no_effect_gets_its_default():
+    values = resolve({"kd_temperature": 2.0, "remode": "const", "lr": 0.1, "lr_base": 0.3})
+    assert (values["kd_temperature"], values["remode"], values["lr_base"]) == (4.0, "pixel", 0.1)
+
+
+def test_defaults_contradict_nothing():
+    assert contradictions(load_recipe([])) == []
+    assert ineffective(Recipe, {}, defaults()) == []
+
+
+def test_several_contradictions_are_named_at_once():
+    assert_refused("--resume auto --mean 0.5 0.5 --split-bn", "3 mistakes")
+
+
+@pytest.mark.parametrize("settings", [Recipe, Validation])
+def test_the_reason_is_that_of_the_declaration(settings):
+    values = defaults(settings)
+    assert no_effect(settings, "amp_dtype", values) == "amp is off"
+    assert no_effect(settings, "amp_dtype", values | {"amp": True}) is None
+    assert ineffective(settings, {"amp_dtype": "bfloat16"}, ["amp_dtype"]) == ["amp_dtype has no effect: amp is off"]
+    assert ineffective(settings, {"amp_dtype": "float16"}, ["amp_dtype"]) == []  # the default
+
+
+def test_every_rule_can_be_asked_with_the_defaults():
+    values = defaults()
+    without_effect = [name for name in values if no_effect(Recipe, name, values)]
+    assert {"hub_public", "model_ema_decay", "dccd_contrast_weight", "amp_dtype"} <= set(without_effect)
+    assert not {"lr", "model", "dataset", "epochs", "dccd_views"} & set(without_effect)
