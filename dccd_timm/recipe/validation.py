@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -13,7 +13,6 @@ from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import option, without
 from dccd_timm.recipe.parse import Grammar, as_one_error
-from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.rules import ineffective
 from dccd_timm.recipe.student import Network
 
@@ -46,12 +45,6 @@ class Validation(Device, Network, Images):
     reparam: bool = _model(False, "fold re-parameterizable branches first")
     results_file: str = _run("", "file to write the results to")
     results_format: Literal["csv", "json"] = _run("csv", "its format")
-
-    def as_recipe(self, in_chans: int = 3) -> Recipe:
-        """The settings that both programs know, for the parts that read a Recipe: data and accelerate."""
-        shared = {f.name for f in fields(self)} & {f.name for f in fields(Recipe)} - {"in_chans"}
-        words = {name: getattr(self, name) for name in shared}
-        return Recipe(**words, val_split=self.split, val_num_samples=self.num_samples, in_chans=in_chans, dccd_views=1)
 
 
 TAKEN_OVER = (

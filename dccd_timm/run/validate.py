@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -66,10 +67,10 @@ def _validate(options: Validation, accelerator: Accelerator) -> dict[str, object
     if options.torchcompile:
         runner = cast(nn.Module, torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode))
 
-    recipe = options.as_recipe(config["input_size"][0])
-    split = open_split(recipe, options.split, False, options.num_samples)
+    images = replace(options, in_chans=config["input_size"][0])  # the model's, where --in-chans is not given
+    split = open_split(images, options.split, False, options.num_samples)
     rank = Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, detach_worker)
-    loader = build_eval_loader(recipe, split, config, num_classes, rank)
+    loader = build_eval_loader(images, split, config, num_classes, rank)
     networks = {"model": runner} if judge is None else {"model": runner, "teacher": judge}
     create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)
     evaluation = evaluate_together(networks, loader, accelerator, create_evaluator, options.channels_last)

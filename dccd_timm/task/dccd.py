@@ -20,6 +20,7 @@ from dccd_timm.losses.difference import Form
 from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head
 from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
 from dccd_timm.models.timm_model import as_timm
+from dccd_timm.recipe.distil import Distil
 from dccd_timm.task.contract import TappedTask
 from dccd_timm.task.trainable import TappedStudent
 
@@ -80,18 +81,18 @@ class DCCDTask(TappedTask):
         views: int = 2,
         distill_loss_weight: float | None = None,
         task_loss_weight: float | None = None,
-        temperature: float = 4.0,
-        contrast_loss_weight: float = 5.0,
-        contrast_temperature: float = 0.1,
-        contrast_where: Where = "spatial",
+        temperature: float = Distil.kd_temperature,
+        contrast_loss_weight: float = Distil.dccd_contrast_weight,
+        contrast_temperature: float = Distil.dccd_contrast_temperature,
+        contrast_where: Where = Distil.dccd_contrast_where,
         contrast_stages: Sequence[int] | None = None,
-        contrast_direction: Direction = "symmetric",
-        contrast_targets: Targets = "soft",
-        contrast_negatives: Negatives = "teacher",
-        contrast_scope: Scope = "global",
-        difference_loss_weight: float = 0.02,
-        difference_temperature: float = 4.0,
-        difference_form: Form = "kl",
+        contrast_direction: Direction = Distil.dccd_contrast_direction,
+        contrast_targets: Targets = Distil.dccd_contrast_targets,
+        contrast_negatives: Negatives = Distil.dccd_contrast_negatives,
+        contrast_scope: Scope = Distil.dccd_contrast_scope,
+        difference_loss_weight: float = Distil.dccd_difference_weight,
+        difference_temperature: float = Distil.dccd_difference_temperature,
+        difference_form: Form = Distil.dccd_difference_loss,
         difference_views: Sequence[int] = (0, 1),
         input_size: Sequence[int] | None = None,
         input_mean: Sequence[float] | None = None,

@@ -1,13 +1,15 @@
 """Distillation: what each method needs, what has no effect, and defaults that the Python API shares."""
 
 import inspect
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from dccd_timm import ChannelContrastiveLoss, DCCDTask, DynamicDifferenceLoss
 from dccd_timm.losses.contrast import channel_contrastive_loss
 from dccd_timm.losses.difference import dynamic_difference_loss
-from dccd_timm.recipe import load_recipe
+from dccd_timm.recipe import Distil, load_recipe
+from dccd_timm.recipe.option import kind_of
 from tests.recipe.mistakes import DCCD, TEACHER, assert_refused
 
 
@@ -90,3 +92,8 @@ def test_the_python_api_has_the_defaults_of_the_options(function, options):
     assert {name: parameters[name].default for name in options} == {
         name: getattr(recipe, option) for name, option in options.items()
     }
+    hints = get_type_hints(function.__init__ if isinstance(function, type) else function)
+    chosen = {name: hints[name] for name in options if get_origin(hints[name]) is Literal}
+    assert chosen
+    for name, hint in chosen.items():
+        assert set(get_args(hint)) == set(kind_of(Distil.__dataclass_fields__[options[name]]).choices)
