@@ -38,7 +38,7 @@ class ChannelContrastiveLoss(nn.Module):
         direction: ``symmetric`` (both directions) or ``student`` (each student channel finds its teacher channel); the
             same when negatives are the student's own.
         scope: ``global`` (channel statistics over the batches of all ranks) or ``local`` (of each rank by itself).
-        negatives: what a student channel is told from: the ``teacher``'s other channels, or the ``student``'s own.
+        negatives: what a student channel must differ from: the ``teacher``'s other channels or the ``student``'s own.
 
     Raises:
         ValueError: for an unknown choice, or features that do not share N and C.

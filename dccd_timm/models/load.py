@@ -88,7 +88,7 @@ def create_sized(
 
 
 def checkpoint_file(name: str, role: str) -> str:
-    """The file of weights behind ``hf-hub:owner/name``, ``local-dir:path``, or a path, which stays as it is.
+    """The file of weights of ``hf-hub:owner/name``, ``local-dir:path``, or a path, which stays as it is.
 
     Raises:
         UserError: when the Hub does not have it, or cannot be asked and the cache is empty.
@@ -125,7 +125,7 @@ def origin(name: str, model: nn.Module, pretrained: bool = True) -> dict[str, st
 
 @functools.cache
 def _ask_hub(model: ModelName, role: str) -> None:
-    """Say which commit the Hub has, or that it could not be asked: the client takes an old copy without a word.
+    """Ask the Hub whether it has the model; warn when it cannot be asked: the client silently takes an old copy.
 
     Raises:
         UserError: for an id or revision that is not there.

@@ -1,4 +1,4 @@
-"""The student: any timm model, built as the recipe says, with the run's own preprocessing written on it."""
+"""The student: any timm model, built as the recipe says, with the run's own preprocessing in its pretrained_cfg."""
 
 from collections.abc import Callable, Mapping
 from types import MethodType

@@ -68,7 +68,7 @@ def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tupl
     feature_info's reductions are not exact for every family, and small images round; the real shapes decide.
 
     Raises:
-        ValueError: when the model cannot take the image or its maps are not what it says.
+        ValueError: when the model cannot take the image or its maps differ from its feature_info.
     """
     check_tappable(model, role)
     timm_model = as_timm(model)

@@ -136,14 +136,14 @@ def test_constant_channels_give_no_nan_and_no_gradient(dead, targets):
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: ChannelContrastiveLoss()(torch.randn(4, 3), torch.randn(4, 5)), "one N and C"),
         (lambda: ChannelContrastiveLoss()(torch.randn(4, 3), torch.randn(4, 3, 2, 2)), "one N and C"),
         (lambda: ChannelContrastiveLoss(targets="medium"), "medium"),
     ],
 )
-def test_misuse_says_what_is_wrong(call, words, monkeypatch):
+def test_misuse_says_what_is_wrong(call, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for a user, who has no type checker
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -51,14 +51,14 @@ def test_difference_does_not_care_which_view_comes_first(form):
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: DynamicDifferenceLoss(views=1), "at least 2 views"),
         (lambda: DynamicDifferenceLoss(pair=(0, 2)), "below 2"),
         (lambda: DynamicDifferenceLoss()(torch.randn(5, 3), torch.randn(5, 3)), r"\[2 \* B, K\]"),
     ],
 )
-def test_misuse_says_what_is_wrong(call, words, monkeypatch):
+def test_misuse_says_what_is_wrong(call, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for a user, who has no type checker
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         call()

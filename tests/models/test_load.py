@@ -16,15 +16,15 @@ def test_sizes_reach_the_architectures_that_take_them():
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs", "words"),
+    ("name", "kwargs", "message"),
     [
         ("resnet18s", {}, "student: timm has no model 'resnet18s'; did you mean resnet18"),
         ("resnet18", dict(layers="many"), "student resnet18 cannot be built"),
         ("local-dir:/no/such/folder", {}, "/no/such/folder"),
     ],
 )
-def test_failures_are_one_line(name, kwargs, words):
-    with pytest.raises(UserError, match=words) as caught:
+def test_failures_are_one_line(name, kwargs, message):
+    with pytest.raises(UserError, match=message) as caught:
         create(name, "student", **kwargs)
     assert "\n" not in str(caught.value)
 

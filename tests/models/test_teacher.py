@@ -75,7 +75,7 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("resnet18s", "did you mean resnet18"),
         ("owner/name", "hf-hub:owner/name"),
@@ -84,8 +84,8 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
         ("resnet18.no_tag", "Invalid pretrained tag"),
     ],
 )
-def test_names_that_lead_nowhere(name, words):
-    with pytest.raises(UserError, match=words) as caught:
+def test_names_that_do_not_exist(name, message):
+    with pytest.raises(UserError, match=message) as caught:
         load_teacher(name, num_classes=5)
     assert "\n" not in str(caught.value)
 
@@ -94,8 +94,8 @@ def test_a_hub_that_does_not_answer(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="hf-hub:nobody/nothing.*(download|built)"):
-        load_teacher("hf-hub:nobody/nothing", num_classes=5)
+    with pytest.raises(UserError, match="hf-hub:owner/missing.*(download|built)"):
+        load_teacher("hf-hub:owner/missing", num_classes=5)
 
 
 def test_teacher_sees_its_own_normalisation_under_mean_and_std():

@@ -110,7 +110,7 @@ def test_two_headed_student_trains_both_heads():
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "kwargs", "words"),
+    ("student", "teacher", "kwargs", "message"),
     [
         (dict(), dict(num_classes=7), {}, "has 7 classes, the student 10"),
         (dict(num_classes=0), dict(num_classes=0), {}, "no classifier"),
@@ -120,8 +120,8 @@ def test_two_headed_student_trains_both_heads():
         (dict(in_chans=4), dict(), dict(input_size=(4, 64, 64)), "channels"),
     ],
 )
-def test_pairs_that_cannot_work_fail_at_construction(student, teacher, kwargs, words):
-    with pytest.raises(ValueError, match=words) as caught:
+def test_pairs_that_cannot_work_fail_at_construction(student, teacher, kwargs, message):
+    with pytest.raises(ValueError, match=message) as caught:
         DCCDTask(resnet(0, **student), resnet(1, **teacher), nn.CrossEntropyLoss(), **kwargs)
     assert "\n" not in str(caught.value)
 

@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
 
 
 class CifarResNet50(CifarNet):
-    """ResNet-50 with a 3x3 stem of stride 1 and no pooling behind it."""
+    """ResNet-50 with a 3x3 stem of stride 1 and no pooling after it."""
 
     head = "linear"
 

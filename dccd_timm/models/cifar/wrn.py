@@ -10,7 +10,7 @@ from dccd_timm.models.cifar.base import CifarNet, register
 
 
 class PreActBlock(nn.Module):
-    """Norm and ReLU before each of two 3x3 convolutions; a 1x1 shortcut, behind norm and ReLU, where widths differ."""
+    """Norm and ReLU before each of two 3x3 convolutions; a 1x1 shortcut, after norm and ReLU, where widths differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
