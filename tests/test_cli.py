@@ -14,6 +14,7 @@ PROGRAMS = {
     "train.py": ["train.py", "--help"],
     "validate.py": ["validate.py", "--help"],
     "dccd-push": ["-c", "from dccd_timm.cli import push_main; push_main(['--help'])"],
+    "dccd-report": ["-m", "dccd_timm.report", "--help"],
     "a mistake": ["train.py", "--lrr", "0.1"],
 }
 

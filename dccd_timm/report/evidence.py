@@ -1,4 +1,4 @@
-"""What a student's features and answers are like, beside its teacher's and those of one trained without it."""
+"""A student's features and answers beside those of its teacher, its control and itself before training."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

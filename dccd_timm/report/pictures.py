@@ -28,7 +28,7 @@ BLACK, VERMILION, SKY = "#000000", "#D55E00", "#56B4E9"
 _COLOURS = (BLUE, GREY, ORANGE, GREEN, PURPLE, VERMILION, SKY)
 _LINES = ("-", "--", "-.", ":", (0, (8, 2)))
 STUDENT, STUDENT_TEACHER = "student with itself", "student with teacher"
-# More would not be told apart at the size of a card
+# At the size of a card more would be indistinguishable
 _CHANNELS_SHOWN, _CLASSES_SHOWN = 128, 10
 
 

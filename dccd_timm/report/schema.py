@@ -144,10 +144,10 @@ class Classes(JsonDataclass):
 
 @dataclass(kw_only=True)
 class Report(JsonDataclass):
-    """What report.json holds.
+    """The contents of report.json.
 
     ``terms`` are the weights of the loss terms that were on, ``weights`` which of plain ("raw") and averaged ("ema")
-    weights ``best/`` holds, ``complete`` is false while the training goes on. ``seconds``, ``skipped_updates``,
+    weights ``best/`` holds, ``complete`` is false while the training runs. ``seconds``, ``skipped_updates``,
     ``skipped_images`` and ``skipped_first`` (names of the first of them) are those of the whole training, resumes
     included; ``views_seen`` counts augmented images.
     """

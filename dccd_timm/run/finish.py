@@ -102,7 +102,7 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
 
 
 def control_report(control: Report | None) -> NetworkReport | None:
-    """The student of a control run, as it stands in the report of another run."""
+    """The student of a control run, for the report of another run."""
     if control is None:
         return None
     network = copy.copy(control.student)

@@ -29,7 +29,7 @@ from dccd_timm.run.publisher import Publisher
 
 def redraw(folder: Path, against: Path | None, create_publisher: Callable[[Recipe], Publisher]) -> Report:
     """Evaluate the exported student of the run in ``folder`` again, with its teacher and its control, or with the
-    student of the run ``against``; write redundancy, classes, pictures and card anew. Metrics stay as they are.
+    student of the run ``against``; rewrite redundancy, classes, pictures and card. Metrics stay as they are.
 
     Raises:
         UserError: for a folder without a finished run, or runs that cannot be compared.

@@ -23,7 +23,7 @@ def test_a_linear_mixture_of_the_teachers_channels_holds_them_all():
 def test_noise_is_not_read_out_of_noise_however_many_channels_there_are():
     torch.manual_seed(0)
     matrix = matched_correlation(torch.randn(200, 90), torch.randn(200, 10))
-    assert matrix.diagonal().abs().mean() < 0.2  # fitted and judged on the same images it would be near 1
+    assert matrix.diagonal().abs().mean() < 0.2  # fitted and evaluated on the same images it would be near 1
 
 
 def test_constant_channels_correlate_with_nothing():
