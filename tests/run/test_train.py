@@ -1,0 +1,149 @@
+"""A whole training in this process: what it leaves, and what its report counts after a resume."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import safetensors.torch
+import torch
+
+from dccd_timm.engine import loop
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
+from dccd_timm.report.schema import Report
+from dccd_timm.run.train import train
+from tests.conftest import write_folders
+
+# Whole trainings: not part of the unit ring.
+pytestmark = pytest.mark.slow
+
+
+class Recorder:
+    """A publisher that notes what it is asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def check(self):
+        self.calls.append(("check",))
+
+    def write_card(self, folder):
+        self.calls.append(("card", folder.name))
+
+    def push_interim(self, folder, report):
+        self.calls.append(("interim", report.best_epoch, report.complete, report.student.top1 is not None))
+
+    def push(self, folder):
+        self.calls.append(("push", folder.name))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """24 images to train with, two of them unreadable."""
+    folder = write_folders(tmp_path_factory.mktemp("images"), per_class=(8, 3))
+    for number in (1, 5):
+        next((folder / "train").glob(f"*/{number}.png")).write_bytes(b"\x89PNG broken")
+    return folder
+
+
+def flags_for(images, output):
+    return [
+        "--data-dir", images, "--model", "test_resnet", "--img-size", 32, "-b", 6, "-j", 0, "--epochs", 2, "--lr", 0.05,
+        "--device", "cpu", "--warmup-epochs", 0, "--output", output, "--nonfinite", "skip", "--recovery-interval", 1,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def flags(images, tmp_path):
+    return flags_for(images, tmp_path)
+
+
+def run(flags, *more, publisher=None):
+    return train(load_recipe([str(word) for word in (*flags, *more)]), publisher or Recorder())
+
+
+class Interference:
+    """Makes the images of some updates NaN, and sends SIGTERM in another one; it counts over resumes."""
+
+    def __init__(self, nan_in, stop_in=None):
+        self.nan_in, self.stop_in, self.updates = nan_in, stop_in, 0
+
+    def install(self, monkeypatch):
+        step = loop.training_step
+
+        def training_step(task, batch, *more):
+            if self.updates in self.nan_in:
+                batch.views[0, 0, 0, 0, 0] = math.nan
+            if self.updates == self.stop_in:
+                os.kill(os.getpid(), signal.SIGTERM)
+            self.updates += 1
+            return step(task, batch, *more)
+
+        monkeypatch.setattr(loop, "training_step", training_step)
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """Report and folder of a training that nothing interrupts."""
+    output = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Interference({1, 5}).install(monkeypatch)
+        return run(flags_for(images, output), "--experiment", "run"), output / "run"
+
+
+@pytest.mark.parametrize("stop_in", [0, 2, 3, 5], ids=lambda update: f"after-update-{update + 1}-of-8")
+def test_a_resumed_report_counts_the_whole_training(stop_in, whole, flags, tmp_path, monkeypatch, fresh_accelerator):
+    expected, uninterrupted = whole
+    assert (expected.skipped_updates, expected.skipped_images) == (2, 2)
+    Interference({1, 5}, stop_in).install(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        run(flags, "--experiment", "parts")
+    assert ended.value.code == 75
+    state = max((tmp_path / "parts" / "state").iterdir())
+    saved = json.loads((state / "progress.json").read_text())
+    assert saved["updates"] == stop_in + 1 and saved["skipped_updates"] == sum(n <= stop_in for n in (1, 5))
+    # as if the interrupted part had taken an hour
+    saved["seconds"] = 3600.0
+    (state / "progress.json").write_text(json.dumps(saved))
+    (state / "sha256.json").write_text("{}")
+    parts = run(flags, "--resume", tmp_path / "parts")
+    assert (parts.skipped_updates, parts.skipped_images) == (expected.skipped_updates, expected.skipped_images)
+    assert sorted(parts.skipped_first) == sorted(expected.skipped_first)
+    assert 3600 < parts.seconds < 3600 + 120
+    assert Report.read(tmp_path / "parts") == parts
+    runs = (uninterrupted, tmp_path / "parts")
+    students = [safetensors.torch.load_file(folder / "last" / "model.safetensors") for folder in runs]
+    assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
+
+
+def test_the_publisher_is_asked_in_order(flags, tmp_path, fresh_accelerator):
+    """Before anything is written, after epochs, for the card, and last of all for the push."""
+    publisher = Recorder()
+    more = ["--experiment", "run", "--epochs", 3, "--push-to-hub", "alice/student", "--hub-interval", 1]
+    report = run(flags, *more, publisher=publisher)
+    interim = [call for call in publisher.calls if call[0] == "interim"]
+    assert publisher.calls == [("check",), *interim, ("card", "run"), ("push", "run")]
+    assert len(interim) == 2 and all(call[2:] == (False, True) for call in interim)  # the third goes with the report
+    assert report.complete and report.epochs == 3
+
+
+def test_a_control_is_trained_once_and_never_pushed(flags, tmp_path, fresh_accelerator, teacher):
+    publisher = Recorder()
+    more = ["--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "logit", "--dccd-control", "none"]
+    more += ["--push-to-hub", "alice/student", "--hub-interval", 1, "--experiment", "run", "--img-size", 48]
+    report = run(flags, *more, publisher=publisher)
+    assert report.control and report.control.method == "none" and Report.read(tmp_path / "run" / "control")
+    assert [call[:2] for call in publisher.calls if call[0] != "interim"] == [
+        ("check",), ("card", "control"), ("card", "run"), ("push", "run"),
+    ]  # fmt: skip
+    before = (tmp_path / "run" / "control" / "last" / "model.safetensors").stat().st_mtime_ns
+    run(flags, *more, "--epochs", 3, "--resume", tmp_path / "run")
+    assert (tmp_path / "run" / "control" / "last" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_is_not_trained_again(flags, tmp_path, fresh_accelerator):
+    run(flags, "--experiment", "run", "--epochs", 1)
+    with pytest.raises(UserError, match="is trained already, for 1 epochs: raise --epochs"):
+        run(flags, "--epochs", 1, "--resume", tmp_path / "run")
