@@ -11,37 +11,40 @@ from timm.task import TrainingTask
 from torch.optim import Optimizer
 
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Optim, Recipe
 
 
-def learning_rate(recipe: Recipe, world: int) -> float:
-    """``--lr``, or ``--lr-base`` scaled by the images (not views) of one update, by timm's rule."""
-    if recipe.lr is not None:
-        return recipe.lr
-    ratio = recipe.batch_size * world * recipe.grad_accum_steps / recipe.lr_base_size
-    adaptive = any(name in recipe.opt.lower() for name in ("ada", "lamb"))
-    scaling = recipe.lr_base_scale or ("sqrt" if adaptive else "linear")
-    return recipe.lr_base * (ratio**0.5 if scaling == "sqrt" else ratio)
+def learning_rate(optim: Optim, images: int) -> float:
+    """``--lr``, or ``--lr-base`` scaled by the images (not views) of one update, by timm's rule.
+
+    ``images`` are those of one batch over all ranks.
+    """
+    if optim.lr is not None:
+        return optim.lr
+    ratio = images * optim.grad_accum_steps / optim.lr_base_size
+    adaptive = any(name in optim.opt.lower() for name in ("ada", "lamb"))
+    scaling = optim.lr_base_scale or ("sqrt" if adaptive else "linear")
+    return optim.lr_base * (ratio**0.5 if scaling == "sqrt" else ratio)
 
 
-def build_optimizer(task: TrainingTask, recipe: Recipe, world: int) -> Optimizer:
-    """The recipe's optimizer; call before the module is wrapped, since timm reads layer names for layer decay.
+def build_optimizer(task: TrainingTask, optim: Optim, images: int) -> Optimizer:
+    """The optimizer for batches of ``images`` over all ranks.
+
+    Call before the module is wrapped, since timm reads layer names for layer decay.
 
     Raises:
         UserError: unknown optimizer or arguments that it does not take.
     """
-    settings = replace(recipe, lr=learning_rate(recipe, world))
+    settings = replace(optim, lr=learning_rate(optim, images))
     trainable = task.get_trainable_module()
     assert trainable is not None
     try:
-        return create_optimizer_v2(trainable, **optimizer_kwargs(settings), **recipe.opt_kwargs)
+        return create_optimizer_v2(trainable, **optimizer_kwargs(settings), **optim.opt_kwargs)
     except (ValueError, TypeError, AssertionError) as error:
         known = list_optimizers()
-        near = difflib.get_close_matches(recipe.opt, known, n=1)
-        hint = (
-            f"did you mean {near[0]}?" if recipe.opt.lower() not in known and near else "check --opt and --opt-kwargs"
-        )
-        raise UserError(f"optimizer {recipe.opt}: {one_line(error)}; {hint}") from error
+        near = difflib.get_close_matches(optim.opt, known, n=1)
+        hint = f"did you mean {near[0]}?" if optim.opt.lower() not in known and near else "check --opt and --opt-kwargs"
+        raise UserError(f"optimizer {optim.opt}: {one_line(error)}; {hint}") from error
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from dccd_timm.atomic import write_text
 from dccd_timm.hub import push
 from dccd_timm.hub.card import Card
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Hub
 from dccd_timm.report.schema import Report
 
 
@@ -15,8 +15,8 @@ class HubPublisher:
     It is the ``Publisher`` of ``run/publisher.py``; a run never imports this package.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.target = push.Target.of(recipe)
+    def __init__(self, options: Hub) -> None:
+        self.target = push.Target.of(options)
 
     def check(self) -> None:
         """Check that the student could be pushed, before the training begins.

@@ -19,7 +19,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.hub import client
 from dccd_timm.hub.card import Card
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Hub
 from dccd_timm.report.schema import Report
 
 _logger = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ class Target:
     license: str | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Self | None:
+    def of(cls, hub: Hub) -> Self | None:
         """Where a recipe pushes its student; None without ``--push-to-hub``."""
-        if not recipe.push_to_hub:
+        if not hub.push_to_hub:
             return None
-        return cls(recipe.push_to_hub, recipe.hub_public, recipe.hub_revision, recipe.hub_license)
+        return cls(hub.push_to_hub, hub.hub_public, hub.hub_revision, hub.hub_license)
 
     def retry_command(self, run: Path) -> str:
         """The command that pushes a run here."""

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.load import checkpoint_file, create_sized, origin
 from dccd_timm.models.timm_model import TimmModel, as_timm
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Recipe, Student
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.recipe.model_name import ModelName
 
 
-def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, DataConfig]:
+def build_student(options: Student, num_classes: int | None) -> tuple[nn.Module, DataConfig]:
     """The student and timm's data config of the run (input_size, mean, std, interpolation, crop_pct, crop_mode).
 
     mean, std and crop go into the student's pretrained_cfg: timm's own tasks read the normalisation there and would
@@ -28,58 +28,58 @@ def build_student(recipe: Recipe, num_classes: int | None) -> tuple[nn.Module, D
     """
     role = "student (--model)"
     # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
-    overlay = dict(file=recipe.pretrained_path, num_classes=-1) if recipe.pretrained_path else None
+    overlay = dict(file=options.pretrained_path, num_classes=-1) if options.pretrained_path else None
     created = create_sized(
-        recipe.model,
+        options.model,
         role,
-        dict(in_chans=recipe.in_chans, img_size=recipe.img_size, input_size=recipe.input_size),
-        recipe.model_kwargs,
+        dict(in_chans=options.in_chans, img_size=options.img_size, input_size=options.input_size),
+        options.model_kwargs,
         num_classes=num_classes,
-        drop_rate=recipe.drop,
-        drop_path_rate=recipe.drop_path,
-        drop_block_rate=recipe.drop_block,
-        global_pool=recipe.gp,
-        bn_momentum=recipe.bn_momentum,
-        bn_eps=recipe.bn_eps,
-        checkpoint_path=checkpoint_file(recipe.initial_checkpoint, "--initial-checkpoint") or None,
-        pretrained=recipe.pretrained or overlay is not None,
+        drop_rate=options.drop,
+        drop_path_rate=options.drop_path,
+        drop_block_rate=options.drop_block,
+        global_pool=options.gp,
+        bn_momentum=options.bn_momentum,
+        bn_eps=options.bn_eps,
+        checkpoint_path=checkpoint_file(options.initial_checkpoint, "--initial-checkpoint") or None,
+        pretrained=options.pretrained or overlay is not None,
         pretrained_cfg_overlay=overlay,
     )
     model = as_timm(created)
-    _initialise_head(model, recipe)
-    if recipe.grad_checkpointing:
+    _initialise_head(model, options)
+    if options.grad_checkpointing:
         try:
             model.set_grad_checkpointing(enable=True)
         except (AssertionError, AttributeError) as error:
-            raise UserError(f"{recipe.model} has no gradient checkpointing: drop --grad-checkpointing") from error
+            raise UserError(f"{options.model} has no gradient checkpointing: drop --grad-checkpointing") from error
     try:
-        data_config = cast(DataConfig, resolve_input_data_config(model, args=vars(recipe)))
+        data_config = cast(DataConfig, resolve_input_data_config(model, args=vars(options)))
     except (ValueError, AssertionError) as error:
-        raise UserError(f"{role} {recipe.model}: {one_line(error)}") from error
+        raise UserError(f"{role} {options.model}: {one_line(error)}") from error
     preprocessing = dict(mean=data_config["mean"], std=data_config["std"], crop_pct=data_config["crop_pct"])
     model.pretrained_cfg = model.pretrained_cfg | preprocessing
     return model, data_config
 
 
-def started_from(recipe: Recipe, student: nn.Module) -> Mapping[str, str | None] | None:
+def started_from(options: Student, model: nn.Module) -> Mapping[str, str | None] | None:
     """Where the student's first weights came from, as :func:`origin` says it; None when they were drawn."""
-    if recipe.initial_checkpoint:
-        if ModelName.parse(recipe.initial_checkpoint).source == "hf-hub":
-            return {**origin(recipe.initial_checkpoint, student), "license": None}
+    if options.initial_checkpoint:
+        if ModelName.parse(options.initial_checkpoint).source == "hf-hub":
+            return {**origin(options.initial_checkpoint, model), "license": None}
         return {"name": "a checkpoint of its author's"}
-    if recipe.pretrained_path:
+    if options.pretrained_path:
         return {"name": "a checkpoint of its author's"}
-    return origin(recipe.model, student) if recipe.pretrained else None
+    return origin(options.model, model) if options.pretrained else None
 
 
-def _initialise_head(model: TimmModel, recipe: Recipe) -> None:
-    scale, bias = recipe.head_init_scale, recipe.head_init_bias
+def _initialise_head(model: TimmModel, options: Student) -> None:
+    scale, bias = options.head_init_scale, options.head_init_bias
     if scale is None and bias is None:
         return
     head = model.get_classifier()
     head_weight, head_bias = getattr(head, "weight", None), getattr(head, "bias", None)
     if not isinstance(head_weight, Tensor) or not isinstance(head_bias, Tensor):
-        raise UserError(f"head_init_scale and head_init_bias need one linear classifier; {recipe.model} has none")
+        raise UserError(f"head_init_scale and head_init_bias need one linear classifier; {options.model} has none")
     with torch.no_grad():
         if scale is not None:
             head_weight.mul_(scale)

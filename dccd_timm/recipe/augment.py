@@ -1,4 +1,4 @@
-"""How training images are changed, and how the student is regularized."""
+"""How training images are changed, and which form the task loss has."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ _PADDED = NoEffect(lambda v: v["train_crop_pad"] > 0, "train_crop_pad crops in i
 
 @dataclass(frozen=True)
 class Augment:
-    """Augmentation, mixing, label smoothing, dropout and the task loss's form."""
+    """Augmentation, mixing, label smoothing and the task loss's form."""
 
     no_aug: bool = _aug(False, "no training augmentation")
     train_crop_mode: Literal["rrc", "rkrc", "rkrr"] | None = _aug(
@@ -69,9 +69,6 @@ class Augment:
     mixup_off_epoch: int = _aug(0, "no mixing from this epoch on, if above 0", low=0, no_effect=(_NO_MIXING,))
     smoothing: float = _aug(0.1, "label smoothing", low=0, high=1)
     train_interpolation: str = _aug("random", "resize interpolation of training")
-    drop: float = _aug(0.0, "dropout rate", low=0, high=1)
-    drop_path: float | None = _aug(None, "stochastic depth rate", low=0, high=1)
-    drop_block: float | None = _aug(None, "drop block rate", low=0, high=1)
 
     @property
     def mixes(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from dccd_timm.recipe.option import option, without
 
 _model = partial(option, group="Model")
+_drop = partial(option, group="Augmentation and regularization")
 _NO_EMA = without("model_ema", "model_ema is off")
 
 
@@ -50,3 +51,6 @@ class Student(Network):
     )
     model_ema_decay: float = _model(0.9998, "decay of the average", low=0, high=1, no_effect=(_NO_EMA,))
     model_ema_warmup: bool = _model(False, "let the decay grow in the beginning", no_effect=(_NO_EMA,))
+    drop: float = _drop(0.0, "dropout rate", low=0, high=1)
+    drop_path: float | None = _drop(None, "stochastic depth rate", low=0, high=1)
+    drop_block: float | None = _drop(None, "drop block rate", low=0, high=1)

@@ -48,7 +48,7 @@ def start_facts(
         input_size=tuple(training.data_config["input_size"]),
         updates_per_epoch=training.loader.batches_per_epoch // recipe.grad_accum_steps,
         epochs=training.schedule.num_epochs,
-        lr=learning_rate(recipe, accelerator.num_processes),
+        lr=learning_rate(recipe, recipe.batch_size * accelerator.num_processes),
         hardware=hardware(accelerator),
         folder=folder,
     )

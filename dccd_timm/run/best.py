@@ -9,7 +9,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from dccd_timm.engine.evaluate import evaluate
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Recipe, Run, Student
 from dccd_timm.report.schema import JsonDataclass
 from dccd_timm.run.export import export
 from dccd_timm.run.pieces import Splits, Training
@@ -27,16 +27,16 @@ class Best(JsonDataclass):
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def validates_ema(recipe: Recipe) -> bool:
+def validates_ema(options: Student) -> bool:
     """Whether the validation after each epoch is that of the averaged weights, not the plain ones."""
-    return recipe.model_ema and not recipe.model_ema_force_cpu
+    return options.model_ema and not options.model_ema_force_cpu
 
 
-def is_better(recipe: Recipe, metric: float, best: Best | None, validated: bool) -> bool:
+def is_better(options: Run, metric: float, best: Best | None, validated: bool) -> bool:
     """Whether ``metric`` beats the best epoch so far; without validation it is the training loss."""
     if best is None:
         return True
-    lower_is_better = not validated or recipe.eval_metric == "loss"
+    lower_is_better = not validated or options.eval_metric == "loss"
     return metric < best.metric if lower_is_better else metric > best.metric
 
 

@@ -105,7 +105,8 @@ def _prepare(recipe: Recipe, task: TrainingTask, accelerator: Accelerator) -> Ac
     if recipe.channels_last:
         for module in task.children():
             module.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(task, recipe, accelerator.num_processes)  # before wrapping, which renames parameters
+    images = recipe.batch_size * accelerator.num_processes
+    optimizer = build_optimizer(task, recipe, images)  # before wrapping, which renames parameters
     if recipe.model_ema:
         device = torch.device("cpu") if recipe.model_ema_force_cpu else None
         task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup, device=device)

@@ -15,7 +15,7 @@ from torch import nn
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.teacher import FrozenTeacher
-from dccd_timm.recipe import Recipe
+from dccd_timm.recipe import Augment, Distil, Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.task.contract import unwrapped
 from dccd_timm.task.dccd import DCCDTask
@@ -69,26 +69,26 @@ def build_task(
         raise UserError(one_line(error)) from error
 
 
-def _timm_task(recipe: Recipe, student: nn.Module, teacher: FrozenTeacher, shared: _Shared) -> TrainingTask:
-    if recipe.kd_distill_type == "logit":
+def _timm_task(distil: Distil, student: nn.Module, teacher: FrozenTeacher, shared: _Shared) -> TrainingTask:
+    if distil.kd_distill_type == "logit":
         return LogitDistillationTask(
-            student, teacher, loss_type=recipe.kd_loss_type, temperature=recipe.kd_temperature, **shared
+            student, teacher, loss_type=distil.kd_loss_type, temperature=distil.kd_temperature, **shared
         )
-    if recipe.kd_distill_type == "feature":
+    if distil.kd_distill_type == "feature":
         return FeatureDistillationTask(
             student,
             teacher,
-            student_feature_dim=recipe.kd_student_feature_dim,
-            teacher_feature_dim=recipe.kd_teacher_feature_dim,
+            student_feature_dim=distil.kd_student_feature_dim,
+            teacher_feature_dim=distil.kd_teacher_feature_dim,
             **shared,
         )
     return TokenDistillationTask(
-        student, teacher, distill_type=recipe.kd_token_distill_type, temperature=recipe.kd_temperature, **shared
+        student, teacher, distill_type=distil.kd_token_distill_type, temperature=distil.kd_temperature, **shared
     )
 
 
 def _dccd(
-    recipe: Recipe,
+    distil: Distil,
     student: nn.Module,
     teacher: nn.Module,
     data_config: DataConfig,
@@ -98,20 +98,20 @@ def _dccd(
     return DCCDTask(
         student,
         teacher,
-        views=recipe.dccd_views,
-        temperature=recipe.kd_temperature,
-        contrast_loss_weight=recipe.dccd_contrast_weight,
-        contrast_temperature=recipe.dccd_contrast_temperature,
-        contrast_where=recipe.dccd_contrast_where,
-        contrast_stages=recipe.dccd_contrast_stages,
-        contrast_direction=recipe.dccd_contrast_direction,
-        contrast_targets=recipe.dccd_contrast_targets,
-        contrast_negatives=recipe.dccd_contrast_negatives,
-        contrast_scope=recipe.dccd_contrast_scope,
-        difference_loss_weight=recipe.dccd_difference_weight,
-        difference_temperature=recipe.dccd_difference_temperature,
-        difference_form=recipe.dccd_difference_loss,
-        difference_views=recipe.dccd_difference_views,
+        views=distil.dccd_views,
+        temperature=distil.kd_temperature,
+        contrast_loss_weight=distil.dccd_contrast_weight,
+        contrast_temperature=distil.dccd_contrast_temperature,
+        contrast_where=distil.dccd_contrast_where,
+        contrast_stages=distil.dccd_contrast_stages,
+        contrast_direction=distil.dccd_contrast_direction,
+        contrast_targets=distil.dccd_contrast_targets,
+        contrast_negatives=distil.dccd_contrast_negatives,
+        contrast_scope=distil.dccd_contrast_scope,
+        difference_loss_weight=distil.dccd_difference_weight,
+        difference_temperature=distil.dccd_difference_temperature,
+        difference_form=distil.dccd_difference_loss,
+        difference_views=distil.dccd_difference_views,
         input_size=data_config["input_size"],
         input_mean=data_config["mean"],
         input_std=data_config["std"],
@@ -142,15 +142,15 @@ def teacher_of(task: TrainingTask) -> FrozenTeacher | None:
     return None
 
 
-def _criterion(recipe: Recipe, soft_targets: bool) -> nn.Module:
+def _criterion(augment: Augment, soft_targets: bool) -> nn.Module:
     """timm's criterion; mixup and cutmix bring soft targets that are smoothed already."""
-    if recipe.bce_loss:
+    if augment.bce_loss:
         return create_classification_loss(
             "bce",
-            smoothing=recipe.smoothing,
+            smoothing=augment.smoothing,
             soft_targets=soft_targets,
-            bce_target_thresh=recipe.bce_target_thresh,
-            bce_sum=recipe.bce_sum,
-            pos_weight=recipe.bce_pos_weight,
+            bce_target_thresh=augment.bce_target_thresh,
+            bce_sum=augment.bce_sum,
+            pos_weight=augment.bce_pos_weight,
         )
-    return create_classification_loss("ce", smoothing=recipe.smoothing, soft_targets=soft_targets)
+    return create_classification_loss("ce", smoothing=augment.smoothing, soft_targets=soft_targets)

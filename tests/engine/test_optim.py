@@ -31,7 +31,8 @@ def sgd(lr=1.0):
     ],
 )
 def test_the_learning_rate_scales_as_timms(flags, world, expected):
-    assert learning_rate(load_recipe(flags.split()), world) == pytest.approx(expected)
+    recipe = load_recipe(flags.split())
+    assert learning_rate(recipe, recipe.batch_size * world) == pytest.approx(expected)
 
 
 def test_the_mean_rate_is_over_groups():
