@@ -1,4 +1,4 @@
-"""The story of a validation: any timm model on any data set, alone or beside its teacher."""
+"""A validation: any timm model on any data set, alone or beside its teacher."""
 
 import csv
 import json
@@ -31,66 +31,70 @@ from dccd_timm.recipe.data_config import DataConfig
 
 
 def validate(options: Validation) -> dict[str, object]:
-    """Judge a model; prints timm's JSON and returns it.
+    """Evaluate a model; prints timm's JSON and returns it.
 
     Raises:
         UserError: for every mistake of settings, data or weights.
     """
     accelerator = start_accelerator(options)
     with all_together(lambda error: explain(error, options, Path(options.results_file or "."))):
-        return _validate(options, accelerator)
+        set_seed(options.seed)
+        model = _build_model(options)
+        num_parameters = sum(p.numel() for p in model.parameters())
+        model, config = _configure(options, model, accelerator.device)
+        results = _results(options, _evaluate(options, model, config, accelerator), num_parameters, config)
+        if accelerator.is_main_process:
+            _write(options, results)
+            print(f"--result\n{json.dumps(results, indent=4)}", flush=True)
+        return results
 
 
-def _validate(options: Validation, accelerator: Accelerator) -> dict[str, object]:
-    set_seed(options.seed)
-    model = _build(options)
-    parameters = sum(p.numel() for p in model.parameters())
+def _configure(options: Validation, model: nn.Module, device: torch.device) -> tuple[nn.Module, DataConfig]:
+    """The model on its device, with test-time pooling if wanted, and the preprocessing of its images."""
     try:
         found = resolve_input_data_config(model, args=vars(options), use_test_size=not options.use_train_size)
     except (ValueError, AssertionError) as error:
         raise UserError(f"{options.model}: {one_line(error)}") from error
     config = cast(DataConfig, found)
     config["crop_border_pixels"] = options.crop_border_pixels
-    pooled = False
     if options.test_pool:
         model, pooled = apply_test_time_pool(model, config)
         config["crop_pct"] = 1.0 if pooled else config["crop_pct"]
-    model = model.to(accelerator.device)
+    model = model.to(device)
     if options.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    return model, config
+
+
+def _evaluate(options: Validation, model: nn.Module, config: DataConfig, accelerator: Accelerator) -> dict[str, float]:
+    """Metrics of the model; with a teacher also ``teacher_*`` and ``agreement``."""
     num_classes: int = model.num_classes  # type: ignore[assignment]
-    judge = None
+    networks = {"model": model}
     if options.teacher:
         teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes)
-        judge = FrozenTeacher(teacher, config["mean"], config["std"], config["input_size"]).to(accelerator.device)
-    runner = model
+        frozen = FrozenTeacher(teacher, config["mean"], config["std"], config["input_size"])
+        networks["teacher"] = frozen.to(accelerator.device)
     if options.torchcompile:
-        runner = cast(nn.Module, torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode))
-
+        compiled = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
+        networks["model"] = cast(nn.Module, compiled)
     images = replace(options, in_chans=config["input_size"][0])  # the model's, where --in-chans is not given
     split = open_split(images, options.split, False, options.num_samples)
     rank = Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, detach_worker)
     loader = build_eval_loader(images, split, config, num_classes, rank)
-    networks = {"model": runner} if judge is None else {"model": runner, "teacher": judge}
     create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)
     evaluation = evaluate_together(networks, loader, accelerator, create_evaluator, options.channels_last)
     assert evaluation is not None  # no signal stops it
-    metrics = evaluation.metrics["model"]
-    if judge is not None:
+    metrics = dict(evaluation.metrics["model"])
+    if options.teacher:
         metrics |= {f"teacher_{name}": value for name, value in evaluation.metrics["teacher"].items()}
         metrics["agreement"] = evaluation.agreement("model", "teacher")
-    results = _results(options, metrics, parameters, config)
-    if accelerator.is_main_process:
-        _write(options, results)
-        print(f"--result\n{json.dumps(results, indent=4)}", flush=True)
-    return results
+    return metrics
 
 
-def _build(options: Validation) -> nn.Module:
-    role = "model (--model)"
+def _build_model(options: Validation) -> nn.Module:
     model = create_sized(
         options.model,
-        role,
+        "model (--model)",
         dict(in_chans=options.in_chans, img_size=options.img_size, input_size=options.input_size),
         options.model_kwargs,
         pretrained=options.pretrained or not options.checkpoint,
@@ -111,13 +115,15 @@ def _build(options: Validation) -> nn.Module:
     return model.eval()
 
 
-def _results(options: Validation, metrics: dict[str, float], parameters: int, config: DataConfig) -> dict[str, object]:
-    """timm's result, in its order; a teacher's numbers behind it."""
+def _results(
+    options: Validation, metrics: dict[str, float], num_parameters: int, config: DataConfig
+) -> dict[str, object]:
+    """timm's result, in its order, and after it a teacher's numbers."""
     results: dict[str, object] = {"model": options.model}
     for name in ("top1", "top5"):
         results |= {name: round(metrics[name], 4), f"{name}_err": round(100 - metrics[name], 4)}
     results |= dict(
-        param_count=round(parameters / 1e6, 2), img_size=config["input_size"][-1],
+        param_count=round(num_parameters / 1e6, 2), img_size=config["input_size"][-1],
         crop_pct=config["crop_pct"], interpolation=config["interpolation"],
     )  # fmt: skip
     if options.checkpoint:
