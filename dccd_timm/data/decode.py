@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -15,7 +15,7 @@ from dccd_timm.errors import one_line
 from dccd_timm.recipe import Images
 
 # What sources give as an image: bytes, a path, a datasets record of both, an open file, a PIL image, or nothing.
-Encoded = bytes | str | dict[str, bytes | str | None] | BinaryIO | Image.Image | None
+Encoded = bytes | str | dict[str, bytes | str | None] | io.BufferedIOBase | Image.Image | None
 
 # PIL registers its decoders at the first open: done here once, forked workers share them.
 Image.preinit()
