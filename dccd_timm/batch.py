@@ -46,11 +46,11 @@ class Batch:
 
 @dataclass
 class Progress:
-    """Where a training stands, behind an epoch or, with ``complete`` false, inside one.
+    """Where a training stands, after an epoch or, with ``complete`` false, inside one.
 
-    ``losses`` are means over the epoch so far, ``lr`` of the last update; ``batches`` of this epoch and ``meter`` are
-    what it takes to go on from here; ``skipped_updates`` were not finite. ``stop`` asks to save and leave; all ranks
-    say the same.
+    ``losses`` are means over the epoch so far, ``lr`` of the last update. A resume continues after ``batches`` of this
+    epoch with the losses in ``meter``. ``skipped_updates`` counts those that were not finite, in the whole training.
+    ``stop`` asks to save and exit; it is the same on all ranks.
     """
 
     epoch: int

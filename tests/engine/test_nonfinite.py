@@ -1,4 +1,4 @@
-"""Updates that go wrong, and schedules that remember: what the loop does between two batches."""
+"""Updates whose gradients are not finite: skipped without a trace, or the end of the run."""
 
 import math
 from types import SimpleNamespace
