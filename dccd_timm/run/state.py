@@ -187,7 +187,10 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
         if (ema := _ema_module(task)) is not None:
             ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
     except FileNotFoundError as error:
-        raise UserError(f"nothing to resume in {state}: {error.filename} is missing") from error
+        missing = (
+            f"{error.filename} is missing" if error.filename else one_line(error)
+        )  # safetensors gives no file name
+        raise UserError(f"nothing to resume in {state}: {missing}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"the state in {state} holds more than weights and numbers, which is not loaded: it was not written by this"

@@ -1,0 +1,74 @@
+"""An exported student is what timm alone loads."""
+
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from dccd_timm.errors import UserError
+from dccd_timm.run.export import export
+
+CONFIG = {
+    "input_size": (3, 48, 40), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2), "interpolation": "bilinear",
+    "crop_pct": 0.9, "crop_mode": "center",
+}  # fmt: skip
+
+
+@pytest.fixture
+def student():
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=2).eval()
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_timm_loads_weights_names_and_preprocessing(student, tmp_path):
+    export(
+        student.to(memory_format=torch.channels_last),
+        tmp_path / "best",
+        CONFIG,
+        ["cat", "dog"],
+        {"dccd_timm": {"epoch": 3}},
+    )
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'best'}", pretrained=True).eval()
+    image = torch.randn(2, 3, 48, 40)
+    assert torch.equal(loaded(image), student.to(memory_format=torch.contiguous_format)(image))
+    found = timm.data.resolve_model_data_config(loaded)
+    as_tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+    assert {name: as_tuples[name] for name in CONFIG} == CONFIG
+    config = config_of(tmp_path / "best")
+    assert config["label_names"] == ["cat", "dog"] and config["dccd_timm"] == {"epoch": 3}
+    assert not {"tag", "license", "origin_url"} & set(config["pretrained_cfg"])  # the default weights' own
+    assert {path.name for path in tmp_path.iterdir()} == {"best"}
+
+
+def test_wordnet_names_get_descriptions_and_a_wrong_number_of_names_none(student, tmp_path):
+    export(student, tmp_path / "wordnet", CONFIG, ["n01440764", "n01443537"], {})
+    assert config_of(tmp_path / "wordnet")["label_descriptions"]["n01440764"].startswith("tench")
+    export(student, tmp_path / "other", CONFIG, ["one", "two", "three"], {})
+    assert "label_names" not in config_of(tmp_path / "other")
+
+
+def test_it_moves_no_random_number(student, tmp_path):
+    state = torch.get_rng_state()
+    export(student, tmp_path / "best", CONFIG, None, {})
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_student_that_timm_does_not_build_again_replaces_nothing(student, tmp_path):
+    export(student, tmp_path / "best", CONFIG, None, {})
+    before = (tmp_path / "best" / "model.safetensors").read_bytes()
+    changed = timm.create_model("test_resnet", num_classes=2)
+    changed.layer1 = nn.Identity()
+    with pytest.raises(UserError, match="timm"):
+        export(changed, tmp_path / "best", CONFIG, None, {})
+    different = timm.create_model("test_resnet", num_classes=2)
+    different.maxpool = nn.AvgPool2d(3, 2, 1)  # the same weights, other answers
+    with pytest.raises(UserError, match="an argument of its architecture is not kept"):
+        export(different, tmp_path / "best", CONFIG, None, {})
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"best"}
