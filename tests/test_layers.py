@@ -60,3 +60,10 @@ def test_the_table_names_every_package_and_has_no_circle():
 def test_any_stays_rare():
     lines = [line for path in FILES for line in path.read_text().splitlines() if re.search(r"\bAny\b", line)]
     assert len(lines) < 60
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_module_has_its_tests_at_the_same_path(path):
+    if not path.name.startswith("__"):
+        folder = ROOT / "tests" / path.relative_to(PACKAGE).parent
+        assert (folder / f"test_{path.name}").is_file()
