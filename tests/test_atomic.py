@@ -19,9 +19,14 @@ def test_an_interrupted_folder_leaves_the_old_one_and_nothing_else(tmp_path, int
     target = tmp_path / "best"
     with replacing(target) as folder:
         (folder / "model").write_text("first")
-    with pytest.raises(type(interruption)), replacing(target) as folder:
-        (folder / "model").write_text("half")
-        raise interruption
+
+    def half_a_write():
+        with replacing(target) as folder:
+            (folder / "model").write_text("half")
+            raise interruption
+
+    with pytest.raises(type(interruption)):
+        half_a_write()
     assert (target / "model").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
