@@ -1,0 +1,54 @@
+"""One student from its recipe to its report: build, resume, train, evaluate."""
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from dccd_timm.engine.loop import train as train_epochs
+from dccd_timm.engine.trackers import start_trackers, stop_trackers
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import Recipe
+from dccd_timm.report.schema import Report
+from dccd_timm.run.begin import begin_run
+from dccd_timm.run.epoch import EpochEnd
+from dccd_timm.run.finish import finish
+from dccd_timm.run.folder import FolderLock
+from dccd_timm.run.pieces import Splits, build_training
+from dccd_timm.run.publisher import Publisher
+from dccd_timm.run.resume import find_resume_point
+
+
+def train_student(
+    recipe: Recipe,
+    splits: Splits,
+    folder: Path,
+    accelerator: Accelerator,
+    publisher: Publisher,
+    control: Report | None = None,
+) -> Report:
+    """Train one student into ``folder``; ``control`` is the report of the run that it is compared with."""
+    lock = FolderLock(folder, accelerator)
+    lock.acquire_existing()  # before anything is read; a new folder is made once all is well
+    accelerator.wait_for_everyone()
+    point = find_resume_point(recipe, folder, accelerator)
+    training = build_training(recipe, splits, accelerator, point.start.epoch, point.position)
+    if point.start.epoch >= training.schedule.num_epochs and Report.read(folder):
+        raise UserError(f"{folder} is trained already, for {point.start.epoch} epochs: raise --epochs to continue")
+    set_seed(recipe.seed + point.start.epoch, device_specific=True)  # dropout differs between ranks
+    point.restore(training, recipe, accelerator)
+    training.loader.prepare.set_epoch(point.start.epoch)
+    training.loader.peek()  # bad data stops the run before anything is written
+    lock.acquire()
+    begin_run(recipe, splits, training, folder, accelerator, resumed=point.state is not None)
+    start_trackers(accelerator, recipe, folder)
+    after_epoch = EpochEnd(recipe, splits, training, folder, accelerator, publisher, point)
+    for progress in train_epochs(
+        training.task, training.loader, training.optimizer, training.schedule, recipe, accelerator, point.start,
+        after_epoch.signals.came,
+    ):  # fmt: skip
+        after_epoch.handle(progress)
+    stop_trackers(accelerator)
+    report = finish(recipe, splits, training, folder, accelerator, after_epoch.end_training(), control, publisher)
+    lock.release()
+    return report
