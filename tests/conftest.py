@@ -18,9 +18,12 @@ from tests.fakes.model_hub.client import Client
 ROOT = Path(__file__).parents[1]
 CLASSES = ["circle", "cross", "stripes"]
 
-# What starts programs or processes; the rest is the unit ring, `python -m pytest -m "not slow"`.
-SLOW = ("processes", "programs", "invariants", "benchmarks", "hub/test_push.py", "data/test_hub.py",
-        "run/test_redraw.py")  # fmt: skip
+# What starts programs, trains, or goes through many loaders or pairs of networks; the rest is the unit ring,
+# `python -m pytest -m "not slow"`, which is kept near a minute.
+SLOW = (
+    "benchmarks", "invariants", "processes", "programs", "data/test_hub.py", "data/test_stream.py", "hub/test_push.py",
+    "report/test_new_term.py", "run/test_one_teacher.py", "run/test_redraw.py", "task/test_pairs.py",
+)  # fmt: skip
 
 # Two workers of pytest on two cores: more threads only get in each other's way.
 torch.set_num_threads(1)
