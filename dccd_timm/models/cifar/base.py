@@ -54,9 +54,19 @@ class CifarNet(nn.Module):
         self.in_chans = stem.in_channels  # where timm looks for it
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                self._initialise_convolution(module)
+        classifier = self.get_classifier()
+        if isinstance(classifier, nn.Linear):
+            self._initialise_classifier(classifier)
+
+    def _initialise_convolution(self, layer: nn.Conv2d) -> None:
+        """Draw the first weights of a convolution as the benchmark does; a family may differ."""
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+    def _initialise_classifier(self, layer: nn.Linear) -> None:
+        """Likewise of the classifier, which has torch's own here."""
 
     def _linear(self, num_classes: int) -> nn.Module:
         return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -118,7 +128,10 @@ class CifarNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put in a new head of ``num_classes`` classes."""
         self.num_classes = num_classes
-        self._set_classifier(self._linear(num_classes).to(next(self.parameters()).device))
+        layer = self._linear(num_classes)
+        if isinstance(layer, nn.Linear):
+            self._initialise_classifier(layer)
+        self._set_classifier(layer.to(next(self.parameters()).device))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Layers for layer decay: the stem, then each block."""
@@ -128,6 +141,12 @@ class CifarNet(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Not supported: these networks are small."""
         assert not enable, "gradient checkpointing is not supported"
+
+
+def initialise_narrow(layer: nn.Linear) -> None:
+    """A classifier's first weights with a standard deviation of 0.01, and no bias."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
 
 
 def register(module: str, networks: Mapping[str, tuple[type[CifarNet], dict[str, object]]]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dccd_timm.models.cifar.base import CifarNet, register
+from dccd_timm.models.cifar.base import CifarNet, initialise_narrow, register
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -65,6 +65,9 @@ class CifarMobileNetV2(CifarNet):
     def _set_classifier(self, layer: nn.Module) -> None:
         self.classifier = nn.Sequential(layer)
 
+    def _initialise_classifier(self, layer: nn.Linear) -> None:
+        initialise_narrow(layer)
+
     def stages(self, x: Tensor) -> list[Tensor]:
         """The stem, and the blocks of each width that the benchmark taps."""
         maps = [self.conv1(x)]
@@ -116,6 +119,9 @@ class CifarShuffleNetV1(CifarNet):
             self.add_module(f"layer{number}", nn.Sequential(*units))
             inputs = width
         self._finish()
+
+    def _initialise_convolution(self, layer: nn.Conv2d) -> None:
+        """The benchmark leaves torch's own first weights."""
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """Stem and three stages, each after its ReLU."""
@@ -176,6 +182,9 @@ class CifarShuffleNetV2(CifarNet):
             inputs = width
         self.conv2, self.bn2 = _conv(464, 1024, 1), nn.BatchNorm2d(1024)
         self._finish()
+
+    def _initialise_convolution(self, layer: nn.Conv2d) -> None:
+        """The benchmark leaves torch's own first weights."""
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """Stem and three stages."""

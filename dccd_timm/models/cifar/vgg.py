@@ -6,7 +6,7 @@ Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Rec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dccd_timm.models.cifar.base import CifarNet, register
+from dccd_timm.models.cifar.base import CifarNet, initialise_narrow, register
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -39,6 +39,9 @@ class CifarVGG(CifarNet):
                 inputs = width
             self.add_module(f"block{number}", nn.Sequential(*layers[:-1]))  # the last ReLU is applied outside
         self._finish()
+
+    def _initialise_classifier(self, layer: nn.Linear) -> None:
+        initialise_narrow(layer)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """Five blocks, each after its ReLU."""

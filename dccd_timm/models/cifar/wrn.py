@@ -65,6 +65,9 @@ class CifarWideResNet(CifarNet):
         self.bn1 = nn.BatchNorm2d(widths[-1])
         self._finish()
 
+    def _initialise_classifier(self, layer: nn.Linear) -> None:
+        nn.init.zeros_(layer.bias)
+
     def stages(self, x: Tensor) -> list[Tensor]:
         """The stem's raw output and the sums of three groups, before the next norm."""
         maps = [self.conv1(x)]
