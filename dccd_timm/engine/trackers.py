@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.errors import UserError, logged_failure, one_line
 from dccd_timm.recipe import Recipe
 
 _FILE = "tracker.json"
@@ -43,10 +43,11 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> No
         (folder / _FILE).write_text(json.dumps({recipe.log_with: name}))
 
 
-def stop_trackers(accelerator: Accelerator) -> None:
-    """Flush and close the trackers, so that the next run of this process has its own."""
+def stop_trackers(accelerator: Accelerator, folder: Path) -> None:
+    """Flush and close the trackers, so that the next run of this process has its own; an error is a warning."""
     for tracker in accelerator.trackers:
-        tracker.finish()
+        with logged_failure(f"tracker {tracker.name} was not closed", folder):
+            tracker.finish()
     accelerator.trackers = []
 
 

@@ -127,7 +127,7 @@ class Card:
             pictures=[(name, picture.caption) for name, picture in PICTURES.items() if f"{name}.png" in self.pictures],
             changed=[(name, _cell(value)) for name, value in changed_settings(self.settings).items()],
         )
-        return f"{card}\n"
+        return f"{card}\n".encode("utf-8", "replace").decode()  # a run's name may have bytes that are no UTF-8
 
     def data(self) -> ModelCardData:
         """The front matter."""

@@ -82,6 +82,7 @@ def scrubbed(value: object) -> object:
         return [scrubbed(v) for v in value]
     if not isinstance(value, str):
         return value
+    value = value.encode("utf-8", "replace").decode()  # a file name may have bytes that are no UTF-8
     value = _ABSOLUTE.sub(r"\1", _TOKEN.sub("hf_...", value))
     for private in (str(Path.home()), socket.gethostname()):
         value = value.replace(private, "...") if len(private) > 2 else value

@@ -1,5 +1,6 @@
 """How every program starts and ends: its log, and a user's mistake as one line and exit code 2, never a traceback."""
 
+import io
 import logging
 import os
 import sys
@@ -23,6 +24,9 @@ def guarded(program: Callable[[Sequence[str]], object], argv: Sequence[str] | No
     Raises:
         SystemExit: with code 2 after a UserError, 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
     console = logging.StreamHandler()
     console.setFormatter(_Formatter())
     logging.root.addHandler(console)

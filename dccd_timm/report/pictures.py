@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dccd_timm.errors import logged_failure
+from dccd_timm.report.figures import plain, pyplot, save_figure
 from dccd_timm.report.redundancy import covariance_spectrum, effective_rank, mean_off_diagonal
-from dccd_timm.report.schema import Classes, Report
+from dccd_timm.report.schema import Classes, ConfusedPair, Report
 from dccd_timm.report.summary import loss_columns, read_summary
 
 if TYPE_CHECKING:  # matplotlib is an extra
@@ -55,35 +57,17 @@ class Picture:
 
 
 def draw_pictures(folder: Path, evidence: Evidence) -> None:
-    """Draw all of PICTURES into the ``folder`` of a run."""
+    """Draw all of PICTURES into the ``folder`` of a run; one that cannot be drawn is a warning."""
     if (plt := pyplot()) is None:
         _logger.warning("no pictures: pip install 'dccd-timm[plots]' installs matplotlib")
         return
     for name, picture in PICTURES.items():
-        if (figure := picture.draw(plt, evidence)) is not None:
-            _save(plt, figure, folder / "report" / f"{name}.png")
-
-
-def pyplot() -> ModuleType | None:
-    """matplotlib's pyplot without a display, or None when it is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.3,
-            "axes.axisbelow": True,
-        }
-    )
-    module: ModuleType = plt
-    return module
+        path = folder / "report" / f"{name}.png"
+        with logged_failure(f"{path} was not drawn", folder):
+            path.unlink(missing_ok=True)  # of an earlier report
+            if (figure := picture.draw(plt, evidence)) is not None:
+                save_figure(plt, figure, path)
+    plt.close("all")  # that of a picture that failed too
 
 
 def draw_views(
@@ -116,13 +100,13 @@ def draw_views(
             if image == 0:
                 axis.set_ylabel(f"view {view}")
         label = int(target[image].argmax() if target.ndim == 2 else target[image])
-        axes[0][image].set_title(names[label] if names else f"class {label}", fontsize=8)
-    _save(plt, figure, folder / "report" / "views.png")
+        axes[0][image].set_title(plain(names[label], 16) if names else f"class {label}", fontsize=8)
+    save_figure(plt, figure, folder / "report" / "views.png")
 
 
 def draw_curves(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """The loss and its terms by epoch for the run itself, top-1 and top-5 by epoch for all runs."""
-    tables = {label: read_summary(path) for label, path in evidence.summaries.items()}
+    tables = {plain(label): read_summary(path) for label, path in evidence.summaries.items()}
     figure: Figure
     figure, axes = plt.subplot_mosaic([["loss", "loss"], ["top1", "top5"]], figsize=(9, 7), layout="constrained")
     label, rows = next(iter(tables.items()))
@@ -201,8 +185,9 @@ def draw_redundancy(plt: ModuleType, evidence: Evidence) -> "Figure | None":
         shares = 100 * covariance_spectrum(values)
         kept = shares[shares > 1e-4].numpy()
         colour, line = styles.get(network, (GREY, "-."))
-        label = evidence.report.control.label if network == "control" and evidence.report.control else network
-        rank = f"{label}: effective rank {effective_rank(values):.1f} of {values.shape[1]} channels"
+        control = evidence.report.control if network == "control" else None
+        shown = plain((control and control.label) or network)
+        rank = f"{shown}: effective rank {effective_rank(values):.1f} of {values.shape[1]} channels"
         axis.plot(range(1, len(kept) + 1), kept, color=colour, linestyle=line, label=rank)
     axis.set(xlabel="principal direction of the pooled features (rank)", ylabel="share of the variance (%)",
              yscale="log", title="Spectrum of the feature covariance")  # fmt: skip
@@ -231,10 +216,10 @@ def draw_classes(plt: ModuleType, evidence: Evidence) -> "Figure | None":
         axes[0].set_visible(False)
     changes = [row.change for row in rows]
     axes[1].barh(range(len(rows)), changes, color=[BLUE if c >= 0 else ORANGE for c in changes])
-    axes[1].set_yticks(range(len(rows)), [f"{row.name} ({row.student:.0f} %)" for row in rows], fontsize=9)
+    axes[1].set_yticks(range(len(rows)), [f"{plain(row.name)} ({row.student:.0f} %)" for row in rows], fontsize=9)
     axes[1].axvline(0, color=BLACK, linewidth=0.8)
     most = f", the {_CLASSES_SHOWN} most on either side" if many else ""
-    axes[1].set(xlabel=f"student - {classes.reference} (points of accuracy)",
+    axes[1].set(xlabel=f"student - {plain(classes.reference)} (points of accuracy)",
                 title=f"Accuracy class by class (the student's in brackets){most}")  # fmt: skip
     _plot_confused(axes[2], classes)
     return figure
@@ -250,19 +235,15 @@ def _plot_confused(axis: "Axes", classes: Classes) -> None:
         offset = 0.27 * (number - (len(networks) - 1) / 2)
         shares = [getattr(pair, network) for pair in pairs]
         axis.barh([k + offset for k in range(len(pairs))], shares, height=0.25, color=colour, label=label)
-    axis.set_yticks(range(len(pairs)), [f"{pair.true} taken for {pair.answer}" for pair in pairs], fontsize=9)
+    axis.set_yticks(range(len(pairs)), [_confusion(pair) for pair in pairs], fontsize=9)
     axis.invert_yaxis()
     axis.set(xlabel="images of the true class (%)", title="Classes most often confused by the student")
     if networks:
         axis.legend(frameon=False, loc="lower right")
 
 
-def _save(plt: ModuleType, figure: "Figure", path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if figure.get_layout_engine() is None:
-        figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def _confusion(pair: ConfusedPair) -> str:
+    return f"{plain(pair.true)} taken for {plain(pair.answer)}"
 
 
 # Every picture of a finished run, in the order of the model card. Not the views: they are somebody's images.

@@ -5,6 +5,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from dccd_timm.engine.optim import learning_rate
+from dccd_timm.errors import logged_failure
 from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.console import StartFacts, start_block
@@ -28,7 +29,8 @@ def begin_run(
         write_settings(folder, recipe)
         if not resumed:
             batch, config = training.loader.peek(), training.data_config
-            draw_views(folder, batch.views, batch.target, config["mean"], config["std"], splits.train.names)
+            with logged_failure("report/views.png was not drawn", folder):
+                draw_views(folder, batch.views, batch.target, config["mean"], config["std"], splits.train.names)
         print(start_block(recipe, start_facts(recipe, splits, training, accelerator, folder)), flush=True)
     accelerator.wait_for_everyone()
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from dccd_timm.batch import Progress
 from dccd_timm.engine.evaluate import evaluate
+from dccd_timm.errors import logged_failure
 from dccd_timm.launch.stop import StopSignals
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.schema import Report
@@ -115,7 +116,8 @@ class EpochEnd:
             if not progress.stop:
                 self._push_interim(progress.epoch + 1)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
-        self.accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
+        with logged_failure(f"epoch {progress.epoch + 1} is not in the tracker", self.folder):
+            self.accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         return True
 
     def _distribute_batch_norms(self) -> None:
@@ -149,7 +151,8 @@ class EpochEnd:
         """Push the best student of the first ``epochs``, if that is due; the last epoch's goes with the report."""
         interval, num_epochs = self.recipe.hub_interval, self.training.schedule.num_epochs
         if self.best and interval and epochs % interval == 0 and epochs < num_epochs:
-            push_interim(self.recipe, self.training, self.folder, self.best, self.publisher)
+            with logged_failure("no interim push", self.folder):
+                push_interim(self.recipe, self.training, self.folder, self.best, self.publisher)
 
     def _save(self, progress: Progress, complete: bool) -> None:
         skipped = self._skipped_images()

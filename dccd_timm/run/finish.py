@@ -1,14 +1,15 @@
 """What follows the last epoch: the evaluation of the best student, report, pictures and card."""
 
 import copy
+import shlex
 from pathlib import Path
 
-import timm
 from accelerate import Accelerator
 from torch import nn
 
 from dccd_timm.engine.evaluate import Evaluation
-from dccd_timm.models.load import origin
+from dccd_timm.errors import logged_failure
+from dccd_timm.models.load import create, origin
 from dccd_timm.models.student import started_from
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
@@ -16,7 +17,7 @@ from dccd_timm.recipe.methods import METHODS
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.report.console import print_closing
 from dccd_timm.report.evidence import evaluate_networks, gather_evidence
-from dccd_timm.report.pictures import draw_pictures
+from dccd_timm.report.pictures import Evidence, draw_pictures
 from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
@@ -55,31 +56,43 @@ def finish(
         if report.teacher:
             add_metrics(report.teacher, "teacher", evaluation)
     if accelerator.is_main_process:
-        write_report(folder, report, evaluation, splits.train.names, folder / "control")
-        publisher.write_card(folder)
-        print_closing(folder, report)
+        write_report(folder, report, evaluation, splits.train.names, folder / "control", publisher)
     accelerator.wait_for_everyone()
     return report
 
 
 def write_report(
-    folder: Path, report: Report, evaluation: Evaluation | None, names: list[str] | None, control_run: Path
+    folder: Path,
+    report: Report,
+    evaluation: Evaluation | None,
+    names: list[str] | None,
+    control_run: Path,
+    publisher: Publisher,
 ) -> None:
-    """Write report.json and its pictures into the ``folder`` of a run; ``names`` are those of the classes.
+    """Write report.json, its pictures and the card into the ``folder`` of a run, and print the closing table.
 
-    ``control_run`` is the folder of the run that the report's control comes from, where it has one.
+    ``names`` are those of the classes; ``control_run`` is the folder of the run that the report's control comes from,
+    where it has one. Only report.json is needed to complete a run: an error in anything else is a warning.
     """
     summaries = {f"student ({report.method})": folder / "summary.csv"}
     if report.control:
         summaries[report.control.label or "control"] = control_run / "summary.csv"
-    evidence = gather_evidence(report, summaries, evaluation, names)
+    evidence = Evidence(report, summaries)
+    again = f"the training is complete, and `dccd-report {shlex.quote(str(folder))}` tries again"
+    with logged_failure(f"the report lacks channels and classes; {again}", folder):
+        evidence = gather_evidence(report, summaries, evaluation, names)
     report.write(folder)
-    draw_pictures(folder, evidence)
+    with logged_failure(f"no pictures; {again}", folder):
+        draw_pictures(folder, evidence)
+    with logged_failure(f"no model card; {again}", folder):
+        publisher.write_card(folder)
+    with logged_failure("no closing table", folder):
+        print_closing(folder, report)
 
 
 def load_exported(path: Path, accelerator: Accelerator) -> nn.Module:
     """The exported student, as anyone would load it."""
-    return timm.create_model(f"local-dir:{path}", pretrained=True).to(accelerator.device).eval()
+    return create(f"local-dir:{path}", "exported student", pretrained=True).to(accelerator.device).eval()
 
 
 def student_report(recipe: Recipe, student: nn.Module, initial: nn.Module) -> NetworkReport:

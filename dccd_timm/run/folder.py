@@ -36,6 +36,8 @@ def choose_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"output folder {folder} cannot be written ({existing} is no writable folder): set --output")
+    if any("\ud800" <= character <= "\udfff" for character in str(folder.absolute())):
+        raise UserError(f"output folder {str(folder)!a} has bytes that are no UTF-8, which safetensors cannot write to")
     accelerator.wait_for_everyone()
     return folder
 

@@ -20,7 +20,6 @@ from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.data_config import DataConfig
-from dccd_timm.report.console import print_closing
 from dccd_timm.report.evidence import evaluate_networks
 from dccd_timm.report.schema import NetworkReport, Report
 from dccd_timm.run.finish import control_report, load_exported, write_report
@@ -46,9 +45,7 @@ def redraw(folder: Path, against: Path | None, create_publisher: Callable[[Recip
         evaluation, names = _evaluate(recipe, folder, control_run if report.control else None, accelerator)
         if report.control and "teacher" in evaluation.answers:
             report.control.agreement = evaluation.agreement("control", "teacher")
-    write_report(folder, report, evaluation, names, control_run)
-    create_publisher(recipe).write_card(folder)
-    print_closing(folder, report)
+    write_report(folder, report, evaluation, names, control_run, create_publisher(recipe))
     return report
 
 

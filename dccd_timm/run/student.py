@@ -48,7 +48,7 @@ def train_student(
         after_epoch.signals.came,
     ):  # fmt: skip
         after_epoch.handle(progress)
-    stop_trackers(accelerator)
+    stop_trackers(accelerator, folder)
     report = finish(recipe, splits, training, folder, accelerator, after_epoch.end_training(), control, publisher)
     lock.release()
     return report

@@ -15,7 +15,7 @@ def log(folder, values, first_step):
     start_trackers(accelerator, recipe, folder)
     for step, value in enumerate(values, first_step):
         accelerator.log({"loss": value}, step=step)
-    stop_trackers(accelerator)
+    stop_trackers(accelerator, folder)
     assert accelerator.trackers == []
 
 
@@ -48,3 +48,16 @@ def test_a_tracker_that_does_not_start_is_one_line(tmp_path, fresh_accelerator, 
     monkeypatch.setattr(accelerator, "init_trackers", fail)
     with pytest.raises(UserError, match="--log-with tensorboard: no connection"):
         start_trackers(accelerator, load_recipe(["--log-with", "tensorboard"]), tmp_path)
+
+
+def test_a_tracker_that_does_not_close_ends_no_run(tmp_path, caplog):
+    class Tracker:
+        name = "wandb"
+
+        def finish(self):
+            raise ConnectionError("no connection")
+
+    accelerator = Accelerator(cpu=True)
+    accelerator.trackers = [Tracker()]
+    stop_trackers(accelerator, tmp_path)
+    assert "tracker wandb was not closed: no connection" in caplog.text and accelerator.trackers == []

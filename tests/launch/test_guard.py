@@ -1,6 +1,8 @@
 """How a program ends, and how its log lines look."""
 
+import io
 import logging
+import sys
 
 import pytest
 
@@ -42,6 +44,13 @@ def test_a_stop_from_the_keyboard_is_no_traceback(capsys):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         guarded(raises(ZeroDivisionError()), [])
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    guarded(lambda arguments: print("caf\udce9 \u732b", flush=True), [])
+    assert terminal.buffer.getvalue() == b"caf\\udce9 \\u732b\n"
 
 
 def test_a_log_line_is_its_message_and_a_warning_says_that_it_is_one(capsys):

@@ -6,17 +6,18 @@ import sys
 import pytest
 import torch
 
+from dccd_timm.report.figures import pyplot, save_figure
 from dccd_timm.report.pictures import (
     PICTURES,
     STUDENT,
     STUDENT_TEACHER,
     Evidence,
+    Picture,
     draw_classes,
     draw_curves,
     draw_pictures,
     draw_redundancy,
     draw_views,
-    pyplot,
 )
 from dccd_timm.report.schema import Classes, ClassReport, ConfusedPair, NetworkReport, Report
 
@@ -106,6 +107,31 @@ def test_all_pictures_are_drawn_and_nothing_else(summary, tmp_path):
     assert not pyplot().get_fignums()  # no figure is left open
 
 
+def test_a_picture_that_fails_leaves_the_others_and_none_of_an_earlier_report(summary, tmp_path, monkeypatch, caplog):
+    def fail(plt, evidence):
+        plt.figure()
+        raise RuntimeError("no such colour")
+
+    monkeypatch.setitem(PICTURES, "classes", Picture(fail, ""))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "classes.png").write_bytes(b"old")
+    draw_pictures(tmp_path, Evidence(report(), {"student (dccd)": summary(["task_loss"])}))
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["curves.png"]
+    assert "classes.png was not drawn: a bug of dccd-timm" in caplog.text and "errors.log" in caplog.text
+    assert not pyplot().get_fignums()
+
+
+def test_classes_with_any_name_are_drawn(tmp_path):
+    names = ["$5 note #1", "$5 note #2", "caf\udce9", "a\nb", "{x}", "猫", "z" * 300]
+    rows = [ClassReport(name=name, images=4, student=50.0) for name in names]
+    pairs = [ConfusedPair(true=name, answer=names[0], student=25.0) for name in names]
+    classes = Classes(reference="$x$", per_class=rows, confused=pairs)
+    figure = draw_classes(pyplot(), Evidence(report(classes=classes), {}))
+    save_figure(pyplot(), figure, tmp_path / "x.png")
+    shown = [text.get_text() for text in figure.axes[1].get_yticklabels()]
+    assert shown[:2] == ["$5 note #1 (50 %)", "$5 note #2 (50 %)"] and all(len(text) < 50 for text in shown)
+
+
 def test_without_validation_there_are_only_curves(summary, tmp_path):
     draw_pictures(tmp_path, Evidence(Report(), {"student (none)": summary([])}))
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["curves.png"]
@@ -114,7 +140,7 @@ def test_without_validation_there_are_only_curves(summary, tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_views_are_a_column_an_image(channels, tmp_path):
     mean, std = [0.5] * channels, [0.2] * channels
-    draw_views(tmp_path, torch.randn(3, 2, channels, 8, 8), torch.eye(3), mean, std, ["a", "b", "c"])
+    draw_views(tmp_path, torch.randn(3, 2, channels, 8, 8), torch.eye(3), mean, std, ["$5 #1", "$5 #2", "\udce9" * 99])
     assert (tmp_path / "report" / "views.png").stat().st_size > 1000
 
 

@@ -10,6 +10,18 @@ from dccd_timm.report.schema import NetworkReport, Report
 from dccd_timm.run.finish import add_metrics, control_report, student_report, write_report
 
 
+class Cards:
+    """A publisher that only writes cards, or fails."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def write_card(self, folder):
+        if self.error:
+            raise self.error
+        (folder / "README.md").write_text("card")
+
+
 @pytest.fixture
 def evaluation():
     metrics = {
@@ -61,15 +73,33 @@ def test_report_and_pictures_are_written_together(evaluation, tmp_path):
             "epoch,train_loss,train_views_per_second,eval_top1,eval_top5\n0,1,9,50,90\n"
         )
     report = Report(method="dccd", student=NetworkReport(top1=60.0), control=NetworkReport(label="student by KD"))
-    write_report(tmp_path, report, evaluation, ["cat", "dog"], tmp_path / "control")
+    write_report(tmp_path, report, evaluation, ["cat", "dog"], tmp_path / "control", Cards())
     written = Report.read(tmp_path)
     assert written == report and written.classes.per_class[1].name == "dog"
     assert written.classes.agreement == 75 and written.redundancy.student.channels == 4
-    assert len(list((tmp_path / "report").glob("*.png"))) == 4
+    assert len(list((tmp_path / "report").glob("*.png"))) == 4 and (tmp_path / "README.md").is_file()
 
 
 def test_without_validation_the_report_has_no_evidence(tmp_path):
     (tmp_path / "summary.csv").write_text("epoch,train_loss,train_views_per_second\n0,1,9\n")
-    write_report(tmp_path, Report(), None, None, tmp_path / "control")
+    write_report(tmp_path, Report(), None, None, tmp_path / "control", Cards())
     assert Report.read(tmp_path) == Report()
     assert [path.name for path in (tmp_path / "report").glob("*.png")] == ["curves.png"]
+
+
+def test_nothing_but_report_json_can_end_a_finished_training(evaluation, tmp_path, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("out of ink")
+
+    (tmp_path / "summary.csv").write_text("epoch,train_loss,train_views_per_second\n0,1,9\n")
+    for name in ("gather_evidence", "draw_pictures", "print_closing"):
+        monkeypatch.setattr(f"dccd_timm.run.finish.{name}", fail)
+    report = Report(student=NetworkReport(top1=60.0))
+    write_report(tmp_path, report, evaluation, ["cat", "dog"], tmp_path / "control", Cards(KeyError("x")))
+    assert Report.read(tmp_path) == report
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(";")[0].split(":")[0] for line in lines] == [
+        "the report lacks channels and classes", "no pictures", "no model card", "no closing table",
+    ]  # fmt: skip
+    assert all("a bug of dccd-timm" in line for line in lines) and f"`dccd-report {tmp_path}` tries again" in lines[0]
+    assert (tmp_path / "errors.log").read_text().count("Traceback") == 4

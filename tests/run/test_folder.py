@@ -127,3 +127,8 @@ def test_the_settings_load_as_a_recipe(tmp_path, monkeypatch):
     assert written["resume"] is None and set(written["versions"]) >= {"timm", "torch", "dccd-timm"}
     loaded = load_recipe(["-c", str(tmp_path / "args.yaml")])
     assert (loaded.model, loaded.lr, loaded.decay_milestones) == ("resnet18", 0.3, (1, 2))
+
+
+def test_a_folder_that_safetensors_cannot_write_to_is_refused(tmp_path, accelerator):
+    with pytest.raises(UserError, match="no UTF-8"):
+        choose(tmp_path, accelerator, "--experiment", os.fsdecode(b"caf\xe9"))

@@ -11,10 +11,13 @@ import torch
 
 from dccd_timm.engine import loop
 from dccd_timm.errors import UserError
+from dccd_timm.hub.publisher import HubPublisher
 from dccd_timm.recipe import load_recipe
+from dccd_timm.report.pictures import PICTURES
 from dccd_timm.report.schema import Report
+from dccd_timm.run.redraw import redraw
 from dccd_timm.run.train import train
-from tests.conftest import write_folders
+from tests.conftest import picture, write_folders
 
 # Whole trainings: not part of the unit ring.
 pytestmark = pytest.mark.slow
@@ -62,6 +65,32 @@ def flags(images, tmp_path):
 
 def run(flags, *more, publisher=None):
     return train(load_recipe([str(word) for word in (*flags, *more)]), publisher or Recorder())
+
+
+NAMES = ["$5 note #1", "$5 note #2", os.fsdecode(b"caf\xe9"), "{a\n|b}", "z" * 200, "猫🍕"]
+
+
+def test_class_names_of_any_characters_cost_no_run_and_its_report_is_made_again(tmp_path, fresh_accelerator, caplog):
+    for number, name in enumerate(NAMES):
+        for split in ("train", "validation"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for k in range(3):
+                picture(number % 3, number + k).save(tmp_path / "data" / split / name / f"{k}.png")
+    (tmp_path / "data" / "train" / NAMES[2] / os.fsdecode(b"br\xfbl\xe9.png")).write_bytes(b"broken")
+    flags = [*flags_for(tmp_path / "data", tmp_path), "--epochs", 1, "--experiment", "$5 {café}"]
+    publisher, folder = HubPublisher(load_recipe([])), tmp_path / "$5 {café}"
+    expected = sorted(NAMES)
+    written = [folder / "README.md", *(folder / "report" / f"{name}.png" for name in PICTURES)]
+    for resume in ([], ["--resume", folder]):
+        report = run(flags, *resume, publisher=publisher)
+        assert sorted(row.name for row in report.classes.per_class) == expected and report.skipped_images == 1
+        assert sorted(json.loads((folder / "best" / "config.json").read_text())["label_names"]) == expected
+        for path in (*written, folder / "report" / "report.json"):
+            path.unlink()  # as a run whose report failed
+    report.write(folder)
+    again = redraw(folder, None, HubPublisher)
+    assert again == report and all(path.is_file() for path in written)
+    assert "bug" not in caplog.text and not (folder / "errors.log").exists()
 
 
 class Interference:
