@@ -37,6 +37,8 @@ class Collate:
 class SkipCounter:
     """Counts images that could not be read, each once, names the first ones in the log, and stops at a limit.
 
+    An image is known by its name, so the names of a split must differ.
+
     Args:
         limit: images that may be skipped; None stops at the first.
     """
@@ -60,8 +62,6 @@ class SkipCounter:
         Raises:
             UserError: past the limit, or for a problem that cannot be skipped.
         """
-        if batch.fatal:
-            raise UserError(batch.fatal)
         for name, count in batch.skipped:
             if self.limit is None:
                 raise UserError(f"unreadable image or shard: {name}; fix it, or skip it with --data-errors skip")
@@ -73,3 +73,12 @@ class SkipCounter:
                 f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
                 f" {self.names[0]}"
             )
+        if batch.fatal:
+            raise UserError(batch.fatal)
+
+
+def no_image(what: str, first: str) -> str:
+    """The message for a whole pass that gave no image; ``first`` is the first that could not be read, or empty."""
+    return f"a whole pass over the {what} gave no image" + (
+        f"; the first that could not be read: {first}" if first else ""
+    )

@@ -74,7 +74,10 @@ def readable(data: bytes) -> Iterator[Image.Image]:
 
 @dataclass
 class Record:
-    """One undecoded image with its class index and its name in messages."""
+    """One undecoded image with its class index and its name in messages.
+
+    No two images of a split have the same name: what is skipped is counted by it.
+    """
 
     image: Encoded
     target: int | None

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from dccd_timm.batch import Batch
-from dccd_timm.data.collate import SkipCounter
+from dccd_timm.data.collate import SkipCounter, no_image
 from dccd_timm.data.device import ViewPreparer
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.stream import Position, StreamStart
@@ -108,7 +108,7 @@ class TrainLoader:
     def _endless(self) -> Generator[Batch]:
         numbers = count(self.position.given)
         while True:
-            empty = True
+            given, since = False, 0  # images that were read and left out since the last one that was given
             for batch in self.loader:
                 if batch is None:  # a worker whose turn is over
                     continue
@@ -116,10 +116,16 @@ class TrainLoader:
                 if len(batch.views):
                     if self._first is None and self.num_classes and self.source.shuffle_block:
                         _warn_if_sorted(batch.target.tolist(), self.num_classes, self.source.shuffle_block)
-                    empty = False
+                    given, since = True, 0
                     yield self.prepare(batch, next(numbers))
-            if empty:
-                raise UserError("the training split has no readable image")
+                    continue
+                # not the neighbours that were tried in their place
+                since += min(self.position.layout["batch_size"], sum(images for _, images in batch.skipped))
+                if since * self.position.layout["world"] >= self.source.num_samples:  # the source may be endless
+                    given = False
+                    break
+            if not given:
+                raise UserError(no_image("training split", next(iter(self.skips.images), "")))
 
 
 def _warn_if_sorted(targets: list[int], num_classes: int, block: int) -> None:

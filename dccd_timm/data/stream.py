@@ -12,7 +12,7 @@ from typing import Protocol
 from torch.utils.data import IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
-from dccd_timm.data.collate import Collate
+from dccd_timm.data.collate import Collate, no_image
 from dccd_timm.data.decode import Reader, Record, Sample
 from dccd_timm.data.patience import DataPatience
 from dccd_timm.data.seeds import permutation
@@ -142,7 +142,7 @@ class StreamBatches(IterableDataset[Batch | None]):
             if samples:
                 yield self._batch(samples, worker, position)
         except UserError as error:
-            yield Batch.empty(fatal=str(error))
+            yield Batch.empty([skip for s in samples for skip in s.skipped], str(error))
 
     def _batch(self, samples: list[Sample], worker: Worker, position: Position) -> Batch:
         batch = self.collate(samples)
@@ -151,8 +151,9 @@ class StreamBatches(IterableDataset[Batch | None]):
 
     def _samples(self, worker: Worker, position: Position) -> Iterator[tuple[Sample, Position]]:
         """Samples from ``position`` on, each with the position after it."""
+        without = set[int]()  # shards of the passes that gave no record at all
         while True:
-            epoch, any_read = position.epoch, False
+            epoch, any_read, first = position.epoch, False, ""
             for block, start in self._blocks(worker, position):
                 order = self._order(len(block), worker, start)
                 for offset in range(start.offset, len(block)):
@@ -163,12 +164,23 @@ class StreamBatches(IterableDataset[Batch | None]):
                         record, shard, row = item
                         sample = self.reader.sample(record, epoch, shard, row)
                     any_read |= sample.views is not None
+                    first = first or (sample.skipped[0][0] if sample.skipped else "")
                     yield sample, replace(start, offset=offset + 1)
             if self.reader.seed is None:
                 return
-            if not any_read and position == Position(epoch):  # else a worker without images would never end
-                raise UserError(f"a whole pass over worker {worker.number}'s shards found no readable image")
+            without |= set(self._shards(worker, epoch))
+            if any_read or position != Position(epoch):
+                without.clear()
+            elif first or len(without) == self.source.num_shards:  # else a worker without images would never end
+                raise UserError(no_image(f"shards of loader worker {worker.number} on rank {worker.rank}", first))
             position = Position(epoch + 1)
+
+    def _shards(self, worker: Worker, epoch: int) -> list[int]:
+        """The shards that a worker reads in a pass, in their order."""
+        order = list(range(self.source.num_shards))
+        if self.reader.seed is not None:
+            order = permutation(len(order), self.reader.seed, epoch).tolist()
+        return worker.shards(order)
 
     def _order(self, size: int, worker: Worker, start: Position) -> list[int]:
         """The order of a block of this size."""
@@ -181,10 +193,7 @@ class StreamBatches(IterableDataset[Batch | None]):
     ) -> Iterator[tuple[list[tuple[Record, int, int] | Sample], Position]]:
         """Blocks of one pass from ``position`` on: records with shard and row; and where each block begins."""
         total = self.source.num_shards
-        order = list(range(total))
-        if self.reader.seed is not None:
-            order = permutation(total, self.reader.seed, position.epoch).tolist()
-        mine = worker.shards(order)
+        mine = self._shards(worker, position.epoch)
         block: list[tuple[Record, int, int] | Sample] = []
         size = 0
         start = position

@@ -1,6 +1,6 @@
 """Loaders: every image once, the same augmentation on any number of workers, batches never torn."""
 
-from collections import Counter
+from collections import Counter, deque
 
 import datasets
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from dccd_timm.data import stream
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import CLASSES
 from tests.data.loaders import CPU, image_bytes, opened, recipe_for
@@ -103,3 +104,76 @@ def test_data_sorted_by_class_is_noticed(tmp_path, caplog, monkeypatch):
         caplog.clear()
         build_train_loader(recipe, opened(recipe), CONFIG, 4, Rank(CPU)).peek()
         assert ("looks sorted" in caplog.text) == (name == "sorted")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+def write_labels(folder, labels, feature, images=None, shards=1):
+    """Nameless images of these labels in parquet files."""
+    folder.mkdir()
+    images = images or [image_bytes(n) for n in range(len(labels))]
+    table = {"image": [{"bytes": image, "path": None} for image in images], "label": labels}
+    whole = datasets.Dataset.from_dict(table, features=datasets.Features(image=datasets.Image(), label=feature))
+    for shard in range(shards):
+        whole.shard(shards, shard, contiguous=True).to_parquet(folder / f"train-{shard:05d}-of-{shards:05d}.parquet")
+    return folder
+
+
+def without_images(kind, folder):
+    """Flags for 40 images of which none can be read, and what the message says of the first."""
+    datasets.disable_progress_bars()
+    if kind == "folder":
+        for number in range(40):
+            path = folder / "train" / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(POINTER)
+        return ["--data-dir", folder], r"training split gave no image.*first.*: [ab]/\d+.png \(not an image\)"
+    images = [POINTER] * 20 + [image_bytes(n) if kind == "shard" else POINTER for n in range(20)]
+    data = write_labels(folder / kind, [0, 1] * 20, datasets.Value("int64"), images, shards=2)
+    if kind == "hfds":
+        flags = ["--dataset", f"hfds/{data}", "--data-dir", folder / "cache"]
+        return flags, r"training split gave no image.*first.*: sample \d+ \(not an image\)"
+    return ["--dataset", f"hfids/{data}"], r"on rank [01] gave no image.*first.*: train-0000\d-of-00002.parquet row \d+"
+
+
+@pytest.mark.parametrize(
+    ("kind", "world", "workers"),
+    [("folder", 1, 0), ("folder", 2, 2), ("hfds", 1, 1), ("stream", 1, 2), ("shard", 2, 1)],
+)
+def test_a_pass_without_an_image_ends_the_run_with_its_cause(kind, world, workers, tmp_path):
+    """Every source: pointers of Git LFS in place of images, or a rank whose shard is broken."""
+    flags, message = without_images(kind, tmp_path)
+    recipe = load_recipe([*map(str, flags), "-b", "4", "-j", str(workers)])
+    loaders = [build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU, rank, world)) for rank in range(world)]
+    with pytest.raises(UserError, match=message) as info:
+        deque(batch for loader in loaders for batch, _ in zip(loader, range(20), strict=False))
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_whose_shard_is_empty_reads_another_one_in_the_next_pass(workers, tmp_path):
+    data = write_labels(tmp_path / "data", list(range(20)), datasets.Value("int64"), shards=2)
+    empty = datasets.Dataset.from_parquet(str(data / "train-00000-of-00002.parquet")).select([])
+    empty.to_parquet(data / "train-00002-of-00003.parquet")
+    recipe = load_recipe(["--dataset", f"hfids/{data}", "-b", "4", "-j", str(workers)])
+    loader = build_train_loader(recipe, opened(recipe), CONFIG, 20, Rank(CPU))
+    seen = {t for batch, _ in zip(loader, range(40), strict=False) for t in batch.target.tolist()}
+    assert seen == set(range(20)) and loader.skips.count == 0
+
+
+@pytest.mark.parametrize("source", ["hfds", "hfids"])
+def test_images_without_names_are_counted_one_by_one(source, tmp_path):
+    datasets.disable_progress_bars()
+    images = [b"broken" if number % 2 else image_bytes(number) for number in range(24)]
+    data = write_labels(tmp_path / "data", [0, 1] * 12, datasets.Value("int64"), images)
+    flags = ["--dataset", f"{source}/{data}", "--data-dir", str(tmp_path / "cache"), "-b", "4", "-j", "1"]
+    recipe = load_recipe(flags)
+    loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+    for _ in zip(loader, range(12), strict=False):  # two passes
+        pass
+    assert loader.skips.count == 12 and len(set(loader.skips.names)) == 12
+    recipe = load_recipe([*flags, "--max-data-errors", "11"])
+    with pytest.raises(UserError, match="12 images could not be read, more than --max-data-errors 11"):
+        for _ in build_eval_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU)):
+            pass

@@ -1,5 +1,6 @@
 """What every source of images offers to the loaders, and what it is given to read them."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -84,3 +85,9 @@ class Source(Protocol):
     def eval_loader(self, reading: Reading) -> Iterable[Batch]:
         """Batches of one rank; the ranks together give each image once."""
         ...
+
+
+def common_folder(paths: list[str]) -> str:
+    """The folder, with its slash, that all ``paths`` or addresses are in; at least one is given."""
+    shared = os.path.commonprefix([min(paths), max(paths)])  # noqa: RUF071 - cut at a slash; commonpath spoils "://"
+    return shared.rpartition("/")[0] + "/"

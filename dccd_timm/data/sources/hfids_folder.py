@@ -4,6 +4,7 @@ are listed and read with random access."""
 import fsspec
 
 from dccd_timm.data.decode import Record
+from dccd_timm.data.sources.base import common_folder
 from dccd_timm.data.sources.indexed import IndexedSource
 
 
@@ -12,6 +13,7 @@ class HfidsFolder(IndexedSource):
 
     def __init__(self, images: list[tuple[str, int]], names: list[str] | None) -> None:
         self.images, self.names, self.num_samples = images, names, len(images)
+        self.root = common_folder([path for path, _ in images])
 
     def record(self, index: int) -> Record:
         """The image at ``index``; a local one is opened when it is decoded."""
@@ -22,5 +24,5 @@ class HfidsFolder(IndexedSource):
             return Record(file.read(), target, self.name(index))
 
     def name(self, index: int) -> str:
-        """Class folder and file name."""
-        return "/".join(self.images[index][0].split("/")[-2:])
+        """Path below the folder that all images are in."""
+        return self.images[index][0].removeprefix(self.root)

@@ -5,7 +5,6 @@ import logging
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
@@ -17,7 +16,7 @@ from dccd_timm.batch import Batch
 from dccd_timm.data import stream
 from dccd_timm.data.decode import Record
 from dccd_timm.data.patience import DataPatience
-from dccd_timm.data.sources.base import Reading, Source, TrainOrder
+from dccd_timm.data.sources.base import Reading, Source, TrainOrder, common_folder
 from dccd_timm.data.stream import StreamBatches, StreamStart
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import limit_requests, retry
@@ -108,7 +107,7 @@ class HfidsStream(Source):
     def shard_name(self, shard: int) -> str:
         """Name of a shard in messages."""
         if len(self.files) == self.num_shards:
-            return Path(self.files[shard]).name
+            return self.files[shard].removeprefix(common_folder(self.files))
         return f"part {shard} of {self.num_shards}"
 
     def rows(self, shard: int, start: int) -> Iterator[Record]:

@@ -23,7 +23,7 @@ class IndexedSource(Source):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """Name of an image in messages."""
+        """Name of an image in messages; no other image of the split has it."""
 
     def train_loader(self, reading: Reading, order: TrainOrder) -> Iterable[Batch | None]:
         """Endless batches; an unreadable image is replaced by a neighbour."""

@@ -4,6 +4,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from timm.data import ImageDataset
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from dccd_timm.data.decode import Record
 from dccd_timm.data.sources.indexed import IndexedSource
@@ -27,9 +28,12 @@ class TimmMapSource(IndexedSource):
         return Record(image, int(target), self.name(index))
 
     def name(self, index: int) -> str:
-        """Name of an image in messages."""
+        """Name of an image in messages: its file's below the folder, else its number, since other names may repeat."""
+        filename = None
         if isinstance(self.dataset, ImageDataset):
             # some of timm's readers know no names
             with contextlib.suppress(NotImplementedError, AttributeError, KeyError, AssertionError):
-                return str(self.dataset.filename(index, absolute=False))
-        return f"sample {index}"
+                filename = self.dataset.filename(index, absolute=False)
+            if isinstance(self.dataset.reader, ReaderImageFolder):
+                return str(filename)
+        return f"sample {index} ({filename})" if filename else f"sample {index}"

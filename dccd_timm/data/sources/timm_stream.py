@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from timm.data import IterableImageDataset
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.decode import Reader, Record, Sample
@@ -16,10 +16,13 @@ class TimmStreamSource(Source):
     def __init__(self, dataset: IterableImageDataset, names: list[str] | None, num_samples: int) -> None:
         self.dataset, self.names, self.num_samples = dataset, names, num_samples
 
-    def records(self) -> Iterator[Record]:
-        """Records of one pass."""
+    def records(self, epoch: int) -> Iterator[Record]:
+        """Records of one pass, as many as the reader gives this worker; they have no names and come in any order."""
+        info = get_worker_info()
+        rank = getattr(self.dataset.reader, "dist_rank", 0)
         for number, (image, target, *_) in enumerate(self.dataset.reader):
-            yield Record(image, int(target), f"record {number}")
+            name = f"record {number} of worker {info.id if info else 0} on rank {rank} in pass {epoch + 1}"
+            yield Record(image, int(target), name)
 
     def train_loader(self, reading: Reading, order: TrainOrder) -> Iterable[Batch | None]:
         """One epoch each time it is iterated, from the epoch of ``order`` on."""
@@ -50,7 +53,7 @@ class TimmStreamViews(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         if self.reader.seed is not None:
             self.source.dataset.reader.set_epoch(self.epoch)
-        for number, record in enumerate(self.source.records()):
+        for number, record in enumerate(self.source.records(self.epoch)):
             yield self.reader.sample(record, self.epoch, number)
 
 

@@ -1,5 +1,6 @@
 """What a new source has to bring: a class that says how it is read, and its line in the table of openers."""
 
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -7,6 +8,7 @@ from dccd_timm.data import sources
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.data.decode import Record
 from dccd_timm.data.sources import Source
+from dccd_timm.data.sources.base import common_folder
 from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.recipe import load_recipe
 from tests.conftest import CLASSES, picture
@@ -59,3 +61,15 @@ def test_a_source_need_only_say_how_it_is_read():
     recipe = load_recipe(["-b", "2", "-j", "0"])
     batch = build_train_loader(recipe, source, CONFIG, 3, Rank(CPU)).peek()
     assert batch.views.shape == (2, 1, 3, 16, 16) and torch.equal(batch.views[0], batch.views[1])
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder"),
+    [
+        (["/data/train-0.tar"], "/data/"),
+        (["/data/a/0.tar", "/data/b/0.tar"], "/data/"),
+        (["hf://a/b@c/d/x1/0.tar", "hf://a/b@c/d/x2/0.tar"], "hf://a/b@c/d/"),
+    ],
+)
+def test_names_in_messages_are_those_below_the_common_folder(paths, folder):
+    assert common_folder(paths) == folder

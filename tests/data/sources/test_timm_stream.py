@@ -1,10 +1,12 @@
 """A stream of timm's is read pass after pass, each pass as the next epoch of its reader."""
 
+import pytest
 import timm.data
 import torch
 
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.data.sources.timm_stream import TimmStreamSource
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import picture
 from tests.data.loaders import CONFIG, CPU
@@ -59,3 +61,17 @@ def test_training_drops_a_short_batch_and_evaluation_keeps_it():
     assert [len(batch) for batch in seen] == [4] * 4
     loader = build_eval_loader(recipe, source_of(Numbers()), CONFIG, 10, Rank(CPU))
     assert sorted(t for batch in loader for t in batch.target.tolist()) == list(range(10)) and len(loader) == 3
+
+
+def test_no_two_records_have_the_same_name():
+    """They have no names of their own, and each worker numbers its own."""
+    recipe = load_recipe(["-b", "2", "-j", "2", "--max-data-errors", "9"])
+
+    class Broken(Numbers):
+        def __iter__(self):
+            return ((b"broken", number) for _, number in super().__iter__())
+
+    loader = build_eval_loader(recipe, source_of(Broken()), CONFIG, 10, Rank(CPU))
+    with pytest.raises(UserError, match="10 images could not be read"):
+        for _ in loader:
+            pass
