@@ -9,6 +9,7 @@ from timm.data.readers.class_map import load_class_map
 
 from dccd_timm.data.patience import DataPatience, disable_inner_retries
 from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.folders import number_listed
 from dccd_timm.data.sources.hfids_folder import HfidsFolder
 from dccd_timm.data.sources.hfids_stream import HfidsStream, count_images
 from dccd_timm.errors import UserError, one_line
@@ -53,6 +54,8 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
         rows = [(row[image_key]["path"], int(row[target_key])) for row in dataset]
         if not rows:
             raise UserError(f"no images in {name}, split {split}")
+        if names and not images.class_map:
+            rows, names = number_listed(rows, names)
         return HfidsFolder(rows, names)
     num_samples = num_samples or count_images(dataset, split, files, image_key, timeout)
     if num_samples is None:

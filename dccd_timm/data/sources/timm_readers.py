@@ -1,15 +1,23 @@
 """All data sets but ``hfids/``: opened by timm, whose readers have random access or are streams."""
 
 from pathlib import Path
+from typing import cast
 
 import timm.data
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from torchvision.datasets import ImageFolder
 
 from dccd_timm.data.decode import image_mode
 from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.folders import ClassFolders, find_split, number_classes
 from dccd_timm.data.sources.timm_map import TimmMapSource
 from dccd_timm.data.sources.timm_stream import TimmStreamSource
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Images
+
+# First part of --dataset of what timm does not read as a folder; and what torchvision reads as one.
+_OTHER_READERS = ("torch", "hfds", "tfds", "wds")
+_TORCHVISION_FOLDERS = ("torch/folder", "torch/image_folder")
 
 
 def open_timm(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
@@ -18,16 +26,13 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     Raises:
         UserError: missing or empty folder, unknown split, unreadable data set; one line with the fix.
     """
-    if not images.dataset or images.dataset.split("/")[0] in ("folder", "tar"):
-        if not images.data_dir:
-            raise UserError("no data: set --data-dir FOLDER, or --dataset hfids/FOLDER")
-        if not Path(images.data_dir).exists():
-            raise UserError(f"data folder {images.data_dir} does not exist")
+    root = _folder(images, split) if _is_folder(images.dataset) else images.data_dir
     try:
         dataset = timm.data.create_dataset(
             images.dataset,
-            root=images.data_dir,
+            root=root,
             split=split,
+            search_split=False,
             is_training=is_training,
             class_map=images.class_map,  # type: ignore[arg-type]  # timm takes a file's name too
             download=images.dataset_download,
@@ -41,10 +46,35 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
         )
     except (AssertionError, RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         raise UserError(f"data set {images.dataset or images.data_dir}, split {split}: {one_line(error)}") from error
-    class_to_idx = getattr(getattr(dataset, "reader", dataset), "class_to_idx", None) or {}
-    names = [str(name) for name, _ in sorted(class_to_idx.items(), key=lambda item: item[1])] or None
+    reader = getattr(dataset, "reader", dataset)
+    if isinstance(reader, ReaderImageFolder | ImageFolder):
+        number_classes(cast(ClassFolders, reader), mapped=bool(images.class_map))
     if len(dataset) == 0:
-        raise UserError(f"no images in {images.data_dir} for split {split}")
+        raise UserError(f"no images in {root} for split {split}")
+    names = _class_names(reader)
     if isinstance(dataset, timm.data.IterableImageDataset):
         return TimmStreamSource(dataset, names, len(dataset))
-    return TimmMapSource(dataset, names or getattr(dataset, "classes", None))
+    return TimmMapSource(dataset, names)
+
+
+def _is_folder(dataset: str) -> bool:
+    """Whether timm reads image folders, or tars of them, for this --dataset."""
+    origin, slash, _ = dataset.lower().partition("/")
+    return not slash or origin not in _OTHER_READERS or dataset.lower() in _TORCHVISION_FOLDERS
+
+
+def _folder(images: Images, split: str) -> str:
+    """The folder of a split below --data-dir."""
+    if not images.data_dir:
+        raise UserError("no data: set --data-dir FOLDER, or --dataset hfids/FOLDER")
+    if not Path(images.data_dir).exists():
+        raise UserError(f"data folder {images.data_dir} does not exist")
+    return str(find_split(Path(images.data_dir), split))
+
+
+def _class_names(reader: object) -> list[str] | None:
+    """Class names in index order, where a reader of timm's or a data set of torchvision's knows them."""
+    class_to_idx = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
+    if not class_to_idx:
+        return getattr(reader, "classes", None)
+    return [str(name) for name, _ in sorted(class_to_idx.items(), key=lambda item: item[1])]

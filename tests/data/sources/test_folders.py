@@ -1,0 +1,131 @@
+"""Class folders and splits: one numbering whichever reader opens them, nothing hidden, no other folder in silence."""
+
+import itertools
+
+import pytest
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+
+from dccd_timm.data.sources.folders import class_order, find_split, number_classes
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
+from tests.conftest import picture
+from tests.data.loaders import opened
+
+
+def write(root, *names, images=2):
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for k in range(images):
+            picture(number % 3, k, size=8).save(root / name / f"{k}.png")
+
+
+def classes_of_files(source):
+    """Class index by the folder of each image."""
+    if samples := getattr(getattr(source, "dataset", None), "samples", None):  # torchvision's
+        assert [target for _, target in samples] == [source.record(n).target for n in range(source.num_samples)]
+        return {path.split("/")[-2]: target for path, target in samples}
+    return {source.name(n).split("/")[0]: source.record(n).target for n in range(source.num_samples)}
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (["class10", "class2", "class1"], ["class1", "class2", "class10"]),
+        (["cat", "Cat", "CAT"], ["CAT", "Cat", "cat"]),
+        (["2", "01", "1", "001", "10"], ["001", "01", "1", "2", "10"]),
+        (["n02", "N2", "n2", "N02"], ["N02", "N2", "n02", "n2"]),
+        (["m²", "²", "a"], ["a", "m²", "²"]),
+    ],
+)
+def test_one_order_whatever_the_set_gives(names, ordered):
+    assert all(class_order(given) == ordered for given in itertools.permutations(names))
+
+
+@pytest.mark.parametrize("dataset", ["", "hfids/{}", "torch/image_folder"])
+def test_every_reader_numbers_a_folder_alike(tmp_path, dataset):
+    names = ["class1", "class2", "class10", "Cat", "cat"]
+    write(tmp_path / "train", *names)
+    write(tmp_path / "validation", *names)
+    place = [] if "{}" in dataset else ["--data-dir", str(tmp_path)]
+    source = opened(load_recipe(["--dataset", dataset.format(tmp_path), *place]))
+    assert source.names == ["Cat", "cat", "class1", "class2", "class10"]
+    assert classes_of_files(source) == {name: index for index, name in enumerate(source.names)}
+
+
+@pytest.mark.parametrize("dataset", ["", "hfids/{}", "torch/image_folder"])
+def test_hidden_files_and_folders_are_no_classes(tmp_path, dataset):
+    write(tmp_path / "train", ".ipynb_checkpoints", "ant", "bee", "bee/.thumbnails", "bee/.cache/ant")
+    picture(0, 0, size=8).save(tmp_path / "train" / "ant" / "._0.png")
+    place = [] if "{}" in dataset else ["--data-dir", str(tmp_path)]
+    source = opened(load_recipe(["--dataset", dataset.format(tmp_path), *place]))
+    assert source.names == ["ant", "bee"] and source.num_samples == 4
+    assert classes_of_files(source) == {"ant": 0, "bee": 1}
+
+
+def test_a_class_map_numbers_and_hidden_folders_stay_out(tmp_path):
+    write(tmp_path / "train", "ant", "bee", ".trash/ant")
+    (tmp_path / "map.txt").write_text("bee\nant\n")
+    source = opened(load_recipe(["--data-dir", str(tmp_path), "--class-map", str(tmp_path / "map.txt")]))
+    assert source.names == ["bee", "ant"] and source.num_samples == 4
+    assert classes_of_files(source) == {"ant": 1, "bee": 0}
+
+
+def test_images_without_class_folders(tmp_path, caplog):
+    write(tmp_path, "validation")
+    recipe = load_recipe(["--data-dir", str(tmp_path)])
+    with pytest.raises(UserError, match=r"validation has 2 images and no class folders: .*move each into"):
+        opened(recipe, "validation", False)
+    write(tmp_path / "validation", "ant", "bee")
+    source = opened(recipe, "validation", False)
+    assert (source.names, source.num_samples) == (["ant", "bee"], 4)
+    assert "2 images that lie beside the class folders have no class and are left out" in caplog.text
+
+
+def test_files_that_are_equal_to_timm_do_not_stand_as_the_disk_lists_them(tmp_path):
+    write(tmp_path, "a")
+    reader = ReaderImageFolder(tmp_path)
+    listed = [(f"{tmp_path}/a/{name}.png", 0) for name in ("1", "01", "B1", "b01", "b1", "c")]
+    for given in itertools.permutations(listed[:2]):
+        reader.samples = [*given, *listed[4:1:-1], listed[5]]
+        number_classes(reader, mapped=True)
+        assert [path.rsplit("/", 1)[1] for path, _ in reader.samples] == [
+            "01.png", "1.png", "B1.png", "b01.png", "b1.png", "c.png"
+        ]  # fmt: skip
+
+
+def test_a_split_is_found_by_its_name_or_a_synonym(tmp_path):
+    write(tmp_path, "train/ant", "val/ant", "fold1/ant")
+    assert find_split(tmp_path, "train") == find_split(tmp_path, "training") == tmp_path / "train"
+    assert find_split(tmp_path, "validation") == tmp_path / "val"
+    assert find_split(tmp_path, "fold1") == tmp_path / "fold1"
+    assert find_split(tmp_path, "") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("folders", "split", "there"),
+    [
+        (["train/ant", "train/bee", "test/ant", "test/bee"], "validation", "test, train"),
+        (["train/ant", "test/ant"], "tset", "test, train"),
+        (["training_set/ant", "test_set/ant"], "train", "test_set, training_set"),
+        (["Train/ant", "Val/ant"], "train", "Train, Val"),
+        (["fold1/ant", "fold1/bee", "fold2/ant"], "train", "fold1, fold2"),
+        (["ant", "bee"], "holdout", "ant, bee"),
+    ],
+)
+def test_a_missing_split_is_not_the_whole_root(tmp_path, folders, split, there):
+    write(tmp_path, *folders)
+    with pytest.raises(UserError, match=f"has no folder for split {split}, it has {there}: name one"):
+        opened(load_recipe(["--data-dir", str(tmp_path)]), split, False)
+
+
+@pytest.mark.parametrize("folders", [["ant", "bee"], ["insects/ant", "pets/cat"], ["trains/steam", "testudo/a"]])
+def test_a_root_without_splits_is_one(tmp_path, folders):
+    write(tmp_path, *folders)
+    source = opened(load_recipe(["--data-dir", str(tmp_path)]), "validation", False)
+    assert source.names == class_order(folder.split("/")[-1] for folder in folders)
+
+
+def test_a_part_of_a_split_is_refused(tmp_path):
+    write(tmp_path, "train/ant")
+    with pytest.raises(UserError, match="image folders are read whole"):
+        find_split(tmp_path, "train[:10%]")
