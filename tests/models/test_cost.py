@@ -7,7 +7,7 @@ from torch import nn
 from dccd_timm.models.cost import gmacs
 
 
-@pytest.mark.parametrize(("name", "published"), [("resnet18", 1.82), ("mobilenetv2_100", 0.30)])
+@pytest.mark.parametrize(("name", "published"), [("resnet18", 1.82), ("mobilenetv2_100", 0.30), ("pit_ti_224", 0.71)])
 def test_published_costs(name, published):
     model = timm.create_model(name)
     assert gmacs(model, (3, 224, 224)) == pytest.approx(published, rel=0.03)
@@ -21,3 +21,18 @@ def test_what_cannot_be_counted_is_none():
 
     assert gmacs(Looks(), (3, 8, 8)) is None
     assert gmacs(timm.create_model("resnet18"), (5, 64, 64)) is None
+
+
+def test_blocks_that_take_a_parameter_as_input_are_counted():
+    """CaiT and PiT give their class token to a block; torch's counter asserts that it has no gradient to follow."""
+    model = timm.create_model("cait_xxs24_224", depth=1, num_classes=10)
+    assert gmacs(model, (3, 224, 224)) > 0
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_no_failure_of_the_counter_ends_a_run():
+    class Asserts(nn.Module):
+        def forward(self, x):
+            raise AssertionError("Expected gradient function to be set")
+
+    assert gmacs(Asserts(), (3, 8, 8)) is None
