@@ -15,13 +15,13 @@ from dccd_timm.launch.stop import StopSignals
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.schema import Report
 from dccd_timm.report.summary import append_epoch
-from dccd_timm.run.best import Best, choose_weights, is_better, validates_ema
+from dccd_timm.run.best import Best, choose_weights, is_better, validated_weights, validates_ema
 from dccd_timm.run.export import export
 from dccd_timm.run.finish import push_interim
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import ResumePoint
-from dccd_timm.run.state import SavedProgress, SavedRank, save_state
+from dccd_timm.run.state import SavedProgress, SavedRank, record_best, save_state
 from dccd_timm.task.build import term_weights
 
 # Names of unreadable images that the report gives.
@@ -69,9 +69,10 @@ class EpochEnd:
         recipe, training, num_epochs = self.recipe, self.training, self.training.schedule.num_epochs
         self.signals.close()
         training.loader.close()
-        weights, self.best = choose_weights(
-            recipe, self.splits, training, self.folder, self.accelerator, self.best, num_epochs - 1
-        )
+        best = choose_weights(recipe, self.splits, training, self.folder, self.accelerator, self.best, num_epochs - 1)
+        if best is not None and best != self.best and self.accelerator.is_main_process:
+            record_best(self.folder, best)  # or a longer training would replace it by a student that is worse
+        self.best = best
         images = recipe.batch_size * training.loader.batches_per_epoch * num_epochs * self.accelerator.num_processes
         skipped = self._skipped_images()
         return Report(
@@ -81,8 +82,8 @@ class EpochEnd:
             views_seen=images * recipe.dccd_views,
             epochs=num_epochs,
             seconds=round(self._seconds(), 1),
-            best_epoch=self.best.epoch if self.best else None,
-            weights=weights,
+            best_epoch=best.epoch if best else None,
+            weights=best.weights if best else None,
             license=recipe.hub_license,
             skipped_updates=self.skipped_updates,
             skipped_images=sum(skipped.values()),
@@ -106,15 +107,17 @@ class EpochEnd:
             return False
         validates = self.training.val is not None
         metric = metrics.get(self.recipe.eval_metric) if validates else progress.losses["loss"]
-        better = metric is not None and is_better(self.recipe, metric, self.best, validates)
-        if metric is not None and better:
-            self.best = Best(progress.epoch, metric, metrics)
-        self.training.schedule.end_epoch(progress.epoch, metric)
+        best = self.best
+        if metric is not None and is_better(self.recipe, metric, self.best, validates):
+            self.best = Best(progress.epoch, metric, metrics, validated_weights(self.recipe))
         if self.accelerator.is_main_process:
-            self._export(progress.epoch, metrics, better)
-            append_epoch(self.folder, progress, metrics, with_eval=validates)
-            if not progress.stop:
-                self._push_interim(progress.epoch + 1)
+            try:
+                self._write(progress, metrics, better=self.best is not best)
+            except Exception:  # whatever a network or a disk does: the resume ends this epoch anew
+                self.best = best
+                self._save(progress, complete=False)
+                raise
+        self.training.schedule.end_epoch(progress.epoch, metric)
         numbers = {f"train_{k}": v for k, v in progress.losses.items()} | {f"eval_{k}": v for k, v in metrics.items()}
         with logged_failure(f"epoch {progress.epoch + 1} is not in the tracker", self.folder):
             self.accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
@@ -141,6 +144,13 @@ class EpochEnd:
         student = self.training.task.get_eval_model(ema=validates_ema(self.recipe))
         assert student is not None
         return student
+
+    def _write(self, progress: Progress, metrics: dict[str, float], better: bool) -> None:
+        """Write what an epoch leaves beside its state: exports, its row, and an interim push."""
+        self._export(progress.epoch, metrics, better)
+        append_epoch(self.folder, progress, metrics, with_eval=self.training.val is not None)
+        if not progress.stop:
+            self._push_interim(progress.epoch + 1)
 
     def _export(self, epoch: int, metrics: dict[str, float], better: bool) -> None:
         note = {"dccd_timm": {"method": self.recipe.kd_distill_type, "epoch": epoch, **metrics}}

@@ -1,6 +1,5 @@
 """A student as a timm model on disk, proved to be the same when timm alone loads it."""
 
-import copy
 import json
 import re
 from collections.abc import Mapping
@@ -11,13 +10,13 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 from timm.models import save_for_hf
-from timm.utils import unwrap_model
 from torch import nn
 
 from dccd_timm.atomic import replacing
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe.data_config import DataConfig
+from dccd_timm.task.contract import plain_copy
 
 
 def export(
@@ -31,11 +30,10 @@ def export(
     Raises:
         UserError: when timm cannot build the same student again.
     """
-    model = unwrap_model(model)
-    config = {**extra, **_labels(label_names, model)}
+    # contiguous: channels-last weights cannot be written
+    plain = plain_copy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    config = {**extra, **_labels(label_names, plain)}
     with replacing(target) as folder:
-        # contiguous: channels-last weights cannot be written
-        plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
         save_for_hf(plain, str(folder), model_config=config, data_config=dict(data_config), safe_serialization=True)
         _clean_config(folder / "config.json")
         _prove(plain, folder)

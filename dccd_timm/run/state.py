@@ -58,6 +58,10 @@ class SavedProgress(JsonDataclass):
         """That of the state in a folder."""
         return cls.from_json(json.loads((state / _PROGRESS).read_text(encoding="utf-8")))
 
+    def write(self, state: Path) -> None:
+        """Write it into the folder of a state."""
+        (state / _PROGRESS).write_text(json.dumps(self.to_json(), indent=2), encoding="utf-8")
+
 
 @dataclass(kw_only=True)
 class SavedRank(JsonDataclass):
@@ -141,7 +145,7 @@ def save_state(
             if (ema := _ema_module(task)) is not None:
                 tensors = {k: v.detach().cpu().contiguous().clone() for k, v in ema.state_dict().items()}
                 safetensors.torch.save_file(tensors, folder / "ema.safetensors")
-            (folder / _PROGRESS).write_text(json.dumps(progress.to_json(), indent=2), encoding="utf-8")
+            progress.write(folder)
     if accelerator.is_main_process:
         keep(run, num_kept)
     accelerator.wait_for_everyone()
@@ -158,8 +162,25 @@ def _writing(target: Path, accelerator: Accelerator) -> Iterator[Path]:
         yield folder
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            sums = {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.is_file()}
-            (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+            _write_checksums(folder)
+
+
+def _write_checksums(folder: Path) -> None:
+    sums = {p.name: _digest(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != _CHECKSUMS}
+    (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=2))
+
+
+def record_best(run: Path, best: Best) -> None:
+    """Write into the newest state of a run which student ``best/`` holds, chosen after that state was saved."""
+    state = newest_state(run)
+    if state is None:
+        return
+    progress = SavedProgress.read(state)
+    progress.best = best
+    with replacing(state) as folder:
+        shutil.copytree(state, folder, dirs_exist_ok=True)
+        progress.write(folder)
+        _write_checksums(folder)
 
 
 def keep(run: Path, num_kept: int) -> None:

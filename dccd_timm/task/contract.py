@@ -1,5 +1,6 @@
 """The contract of timm's TrainingTask for a tapped student: prepare, compile, evaluate, save, clip."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -92,6 +93,18 @@ def unwrapped(module: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return module
         module = inner
+
+
+def plain_copy(module: nn.Module) -> nn.Module:
+    """A copy of the network itself, as timm builds it: without wrappers, and without accelerate's mixed precision.
+
+    ``Accelerator.prepare`` puts autocast into the network's own ``forward``. Its ``unwrap_model`` takes it out of the
+    network that is being trained, and leaves a compiled one that cannot be called.
+    """
+    plain = copy.deepcopy(unwrapped(module))
+    if plain.__dict__.pop("_original_forward", None) is not None:
+        plain.__dict__.pop("forward", None)  # the class's own forward comes to light again
+    return plain
 
 
 def _as_module(compiled: object) -> nn.Module:

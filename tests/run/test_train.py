@@ -15,6 +15,7 @@ from dccd_timm.hub.publisher import HubPublisher
 from dccd_timm.recipe import load_recipe
 from dccd_timm.report.pictures import PICTURES
 from dccd_timm.report.schema import Report
+from dccd_timm.report.summary import read_summary
 from dccd_timm.run.redraw import redraw
 from dccd_timm.run.train import train
 from tests.conftest import picture, write_folders
@@ -145,6 +146,61 @@ def test_a_resumed_report_counts_the_whole_training(stop_in, whole, flags, tmp_p
     runs = (uninterrupted, tmp_path / "parts")
     students = [safetensors.torch.load_file(folder / "last" / "model.safetensors") for folder in runs]
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
+
+
+@pytest.mark.parametrize("failing", [1, 2], ids=lambda epoch: f"in-epoch-{epoch}")
+def test_an_export_that_fails_costs_no_epoch(failing, whole, flags, tmp_path, monkeypatch, fresh_accelerator):
+    """The state is saved before the run ends, and the resume ends that epoch anew: same student, same rows."""
+    from dccd_timm.run import export as module
+
+    Interference({1, 5}).install(monkeypatch)
+    prove, epochs = module._prove, []
+
+    def refuse(model, folder):
+        epochs.append(folder.name)
+        if len([name for name in epochs if name == ".last.new"]) == failing:
+            raise UserError("timm builds another student from config.json")
+        prove(model, folder)
+
+    monkeypatch.setattr(module, "_prove", refuse)
+    with pytest.raises(UserError, match="timm builds another student"):
+        run(flags, "--experiment", "parts")
+    newest = max((tmp_path / "parts" / "state").iterdir())
+    assert json.loads((newest / "progress.json").read_text())["updates"] == 4 * failing
+    monkeypatch.setattr(module, "_prove", prove)
+    report = run(flags, "--resume", tmp_path / "parts")
+    expected, uninterrupted = whole
+    assert report.best_epoch == expected.best_epoch and report.student == expected.student
+    for name in ("last", "best"):
+        students = [
+            safetensors.torch.load_file(f / name / "model.safetensors") for f in (uninterrupted, newest.parents[1])
+        ]
+        assert all(torch.equal(students[0][key], students[1][key]) for key in students[0])
+    rows = [
+        [{k: v for k, v in row.items() if "views" not in k} for row in read_summary(folder / "summary.csv")]
+        for folder in (uninterrupted, newest.parents[1])
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_longer_training_keeps_the_best_student_of_its_end(flags, tmp_path, monkeypatch, fresh_accelerator):
+    """Plain weights won at the end; the average of a further epoch is worse, and must not replace them."""
+    from dccd_timm.run import best, epoch
+
+    scores = {"average": 20.0, "plain": 60.0}
+    monkeypatch.setattr(epoch, "evaluate", lambda *a, **k: {"loss": 1.0, "top1": scores["average"], "top5": 90.0})
+    monkeypatch.setattr(best, "evaluate", lambda *a, **k: {"loss": 1.0, "top1": scores["plain"], "top5": 90.0})
+    ema = ["--model-ema", "--model-ema-decay", 0.999]
+    report = run(flags, *ema, "--experiment", "run")
+    assert (report.weights, report.best_epoch) == ("raw", 1)
+    file = tmp_path / "run" / "best" / "model.safetensors"
+    plain = file.read_bytes()
+    scores |= {"average": 21.0, "plain": 59.0}
+    report = run(flags, *ema, "--epochs", 3, "--resume", tmp_path / "run")
+    assert file.read_bytes() == plain and (report.weights, report.best_epoch) == ("raw", 1)
+    scores |= {"average": 61.0, "plain": 59.0}
+    report = run(flags, *ema, "--epochs", 4, "--resume", tmp_path / "run")
+    assert file.read_bytes() != plain and (report.weights, report.best_epoch) == ("ema", 3)
 
 
 def test_the_publisher_is_asked_in_order(flags, tmp_path, fresh_accelerator):
