@@ -46,7 +46,15 @@ def build(name: str, args: argparse.Namespace, device: torch.device) -> Training
             weights = dict(contrast_loss_weight=0.0, difference_loss_weight=0.0)
         if args.dtype != "float32" and device.type == "cuda":  # as train.py does it
             weights |= dict(teacher_dtype=getattr(torch, args.dtype))
-        task = DCCDTask(student, teacher, views=args.views, input_size=(3, args.size, args.size), **weights, **shared)
+        task = DCCDTask(
+            student,
+            teacher,
+            views=args.views,
+            input_size=(3, args.size, args.size),
+            teacher_img_size="student",
+            **weights,
+            **shared,
+        )
     if args.channels_last:
         for module in task.children():
             module.to(memory_format=torch.channels_last)

@@ -116,9 +116,11 @@ class FrozenTeacher(nn.Module):
         input_size: the student's images [C, H, W].
         dtype: precision that the model is brought to and computes in, under any autocast; None leaves both alone.
         fold: whether to take a copy of the model with its BatchNorms folded into the convolutions, where it has any.
+        img_size: the side of the images that the model sees: ``own`` (its configuration's ``input_size``), ``student``
+            (as they come) or a number of pixels.
 
     Raises:
-        ValueError: for channels that cannot be converted.
+        ValueError: for channels that cannot be converted, or a size that the model does not take.
     """
 
     scale: Tensor
@@ -133,23 +135,22 @@ class FrozenTeacher(nn.Module):
         input_size: Sequence[int],
         dtype: torch.dtype | None = None,
         fold: bool = False,
+        img_size: str | int = "own",
     ) -> None:
         super().__init__()
         self.num_parameters = sum(p.numel() for p in model.parameters())  # folding takes some away
-        model = fold_batch_norms(freeze(model)) if fold else freeze(model)
-        self.model, self.dtype = model.to(dtype), dtype
+        self.model = fold_batch_norms(freeze(model)) if fold else freeze(model)
+        self.dtype = dtype
         # what timm's tasks read
         self.pretrained_cfg = dict(mean=tuple(mean), std=tuple(std))
         self.num_classes = as_timm(model).num_classes
         self.head_hidden_size = getattr(model, "head_hidden_size", None) or getattr(model, "num_features", None)
 
         own = get_model_input_config(model)
-        own_size: tuple[int, ...] = tuple(own["input_size"])
-        self.in_chans = own_size[0]
-        # Only a model that cannot take other sizes gets its own; all others see what the student sees.
-        fixed = own["fixed_input_size"] and own_size[1:] != tuple(input_size[1:])
-        self.own_input_size = (own_size[1], own_size[2]) if fixed else None
+        self.in_chans: int = own["input_size"][0]
         self._convert_pixels(mean, std, input_size[0])
+        self.resized = self._choose_size(img_size, own["input_size"][1:], input_size[1:], own["fixed_input_size"])
+        self.model.to(dtype)
         self.eval()
 
     def _convert_pixels(self, mean: Sequence[float], std: Sequence[float], student_chans: int) -> None:
@@ -174,9 +175,44 @@ class FrozenTeacher(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
+    def _choose_size(
+        self, wanted: str | int, own: Sequence[int], student: Sequence[int], fixed: bool
+    ) -> tuple[int, int] | None:
+        """Height and width that images are resized to; None where they come in the right size."""
+        sizes: dict[str | int, Sequence[int]] = {"own": own, "student": student}
+        size = sizes[wanted] if wanted in sizes else (int(wanted),) * 2
+        if tuple(size) != tuple(own):
+            self._check_size(size[0], size[1], fixed)
+        return None if tuple(size) == tuple(student) else (size[0], size[1])
+
+    @torch.no_grad()
+    def _check_size(self, height: int, width: int, fixed: bool) -> None:
+        problem = "it has one size"
+        if not fixed:
+            image = next(self.model.parameters()).new_zeros(1, self.in_chans, height, width)
+            try:
+                self.model(image)
+                return
+            except (AssertionError, RuntimeError, ValueError) as error:
+                problem = one_line(error)
+        raise ValueError(
+            f"the teacher {type(self.model).__name__} does not take images of {height}x{width} ({problem}):"
+            " show it images of its own size (own)"
+        )
+
+    def conversions(self, student_size: Sequence[int]) -> str:
+        """What is done to a student's images [C, H, W] before the model sees them, for people; empty for nothing."""
+        channels, height, width = self.input_size(student_size)
+        steps = [f"resized from {student_size[1]}x{student_size[2]}"] if self.resized else []
+        if channels != student_size[0]:
+            steps.append("made grey" if self.to_grey else "made colour")
+        if not self.same_normalisation:
+            steps.append("normalised with its own mean and std")
+        return f"{channels}x{height}x{width}, {', '.join(steps)}" if steps else ""
+
     def input_size(self, student_size: Sequence[int]) -> tuple[int, int, int]:
         """Channels, height and width of the images that the model gets for a student's images [C, H, W]."""
-        height, width = self.own_input_size or (student_size[1], student_size[2])
+        height, width = self.resized or (student_size[1], student_size[2])
         return self.in_chans, height, width
 
     def train(self, mode: bool = True) -> Self:
@@ -191,10 +227,8 @@ class FrozenTeacher(nn.Module):
             images = images.expand(-1, self.in_chans, -1, -1)
         if not self.same_normalisation:
             images = images * self.scale + self.shift
-        if self.own_input_size:
-            images = F.interpolate(
-                images, size=self.own_input_size, mode="bicubic", antialias=True, align_corners=False
-            )
+        if self.resized:
+            images = F.interpolate(images, size=self.resized, mode="bicubic", antialias=True, align_corners=False)
         return images if self.dtype is None else images.to(self.dtype)
 
     @overload

@@ -56,6 +56,13 @@ class Distil:
         "precision of the teacher (default: that of mixed precision on a GPU, else float32)",
         no_effect=(_NO_TEACHER,),
     )
+    kd_teacher_img_size: str = _kd(
+        "own",
+        "size at which the teacher sees the views: its configuration's, the student's, or N pixels",
+        choices=("own", "student"),
+        or_pixels=True,
+        no_effect=(_NO_TEACHER,),
+    )
     kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS))
     kd_loss_type: Literal["kl"] = _kd("kl", "loss between logits")
     distill_loss_weight: float | None = _kd(

@@ -44,6 +44,7 @@ class Option:
         group: one of :data:`GROUPS`.
         flags: further spellings on the command line.
         choices: the values that are allowed, where the annotation is not a ``Literal`` that names them.
+        or_pixels: a whole number is allowed beside the choices.
         count: number of values of a tuple.
         const: value of the flag when it is given without one.
         low, high: range, both included.
@@ -56,6 +57,7 @@ class Option:
     group: str
     flags: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    or_pixels: bool = False
     count: int | None = None
     const: str | None = None
     low: float | None = None

@@ -125,7 +125,7 @@ def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
     elif declared.const:
         keywords |= {"nargs": "?", "const": declared.const}
     if kind.choices:
-        keywords["metavar"] = "{" + ",".join(c for c in kind.choices if c) + "}"
+        keywords["metavar"] = "{" + ",".join([*filter(None, kind.choices), *["N"] * declared.or_pixels]) + "}"
     else:
         keywords["metavar"] = {dict: "K=V", int: "N", float: "X", str: "S"}[kind.base]
     group.add_argument(*flags, **keywords)

@@ -37,6 +37,13 @@ class Validation(Device, Network, Images):
     use_ema: bool = _model(False, "take the averaged weights of the checkpoint", no_effect=(_NO_CHECKPOINT,))
     teacher: str | None = _model(None, "also evaluate this teacher on the same images, and how often both agree")
     teacher_checkpoint: str | None = _model(None, "weights of the teacher, for a timm name", no_effect=(_NO_TEACHER,))
+    teacher_img_size: str = _model(
+        "own",
+        "size at which the teacher sees the images: its configuration's, the model's, or N pixels",
+        choices=("own", "student"),
+        or_pixels=True,
+        no_effect=(_NO_TEACHER,),
+    )
     in_chans: int | None = _model(None, "image channels (default: the model's)", low=1)
     use_train_size: bool = _model(False, "the training size, where the model names another one for tests")
     crop_mode: Literal["squash", "border", "center"] | None = _model(None, "crop mode")

@@ -13,11 +13,13 @@ class StartFacts:
     """What the start block shows beside the recipe.
 
     ``gmacs`` are billions of multiply-accumulates for one image by network, None where they cannot be counted;
-    ``terms`` weights of the loss terms; ``input_size`` is [C, H, W].
+    ``teacher_sees`` says what is done to a view before the teacher sees it, if anything; ``terms`` are the weights of
+    the loss terms; ``input_size`` is [C, H, W].
     """
 
     student: NetworkReport
     teacher: NetworkReport | None
+    teacher_sees: str
     gmacs: dict[str, float | None]
     terms: dict[str, float]
     images: int | None
@@ -41,6 +43,7 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     lines = {
         "student": _network(facts.student, facts.gmacs.get("student")),
         "teacher": _network(facts.teacher, facts.gmacs.get("teacher")) if facts.teacher else "",
+        "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
         "method": ", ".join([recipe.kd_distill_type, *weights]),
         "data": f"{recipe.dataset or recipe.data_dir}: {facts.images} images, {facts.classes} classes, {size}",
         "update": f"{images} images x {views} view{'s' if views != 1 else ''}, {facts.updates_per_epoch} updates"

@@ -43,6 +43,7 @@ def start_facts(
     return StartFacts(
         student=student_report(recipe, training.student, training.student),
         teacher=teacher_report(recipe, training),
+        teacher_sees=training.teacher.conversions(training.data_config["input_size"]) if training.teacher else "",
         gmacs=_gmacs(training),
         terms=term_weights(training.task),
         images=splits.train.num_samples,

@@ -13,7 +13,7 @@ from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.process import detach_worker
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
@@ -85,8 +85,7 @@ def build_training(
     schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
     evaluated = teacher_of(task)
     if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
-        shape = (data_config["mean"], data_config["std"], data_config["input_size"])
-        evaluated = FrozenTeacher(teacher, *shape, dtype).to(device)
+        evaluated = _evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
     return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val)
 
 
@@ -98,6 +97,17 @@ def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, 
         raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
     check_batch_norm(student, recipe)
     return student, data_config
+
+
+def _evaluated_teacher(
+    recipe: Recipe, teacher: nn.Module, data_config: DataConfig, dtype: torch.dtype | None
+) -> FrozenTeacher:
+    """The teacher of a student that is trained without it."""
+    mean, std, size = data_config["mean"], data_config["std"], data_config["input_size"]
+    try:
+        return FrozenTeacher(teacher, mean, std, size, dtype, img_size=recipe.kd_teacher_img_size)
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
 
 
 def _prepare(recipe: Recipe, task: TrainingTask, accelerator: Accelerator) -> AcceleratedOptimizer:

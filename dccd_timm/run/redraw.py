@@ -82,7 +82,8 @@ def _evaluate(
         check_classes(others["control"], num_classes, str(control_run))
     networks = {"student": student}
     for name, model in others.items():  # each adapts the images to the normalisation and size of its model
-        adapter = FrozenTeacher(model, config["mean"], config["std"], config["input_size"])
+        img_size = recipe.kd_teacher_img_size if name == "teacher" else "own"
+        adapter = FrozenTeacher(model, config["mean"], config["std"], config["input_size"], img_size=img_size)
         networks[name] = adapter.to(accelerator.device)
     split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
     rank, batch_size = Rank(accelerator.device), recipe.validation_batch_size

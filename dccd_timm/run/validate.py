@@ -72,7 +72,12 @@ def _evaluate(options: Validation, model: nn.Module, config: DataConfig, acceler
     networks = {"model": model}
     if options.teacher:
         teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes)
-        frozen = FrozenTeacher(teacher, config["mean"], config["std"], config["input_size"])
+        try:
+            frozen = FrozenTeacher(
+                teacher, config["mean"], config["std"], config["input_size"], img_size=options.teacher_img_size
+            )
+        except ValueError as error:
+            raise UserError(f"--teacher {options.teacher}: {one_line(error)}") from error
         networks["teacher"] = frozen.to(accelerator.device)
     if options.torchcompile:
         compiled = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)

@@ -61,7 +61,7 @@ def build_task(
     try:
         if recipe.kd_distill_type == "dccd":
             return _dccd(recipe, student, teacher, data_config, teacher_dtype, shared)
-        frozen = FrozenTeacher(teacher, mean, std, size, teacher_dtype).to(device)
+        frozen = FrozenTeacher(teacher, mean, std, size, teacher_dtype, img_size=recipe.kd_teacher_img_size).to(device)
         return _timm_task(recipe, student, frozen, shared)
     except UserError:
         raise
@@ -115,6 +115,7 @@ def _dccd(
         input_size=data_config["input_size"],
         input_mean=data_config["mean"],
         input_std=data_config["std"],
+        teacher_img_size=distil.kd_teacher_img_size,
         teacher_dtype=teacher_dtype,
         **shared,
     )

@@ -66,6 +66,8 @@ class DCCDTask(TappedTask):
             :class:`dccd_timm.ChannelContrastiveLoss`.
         difference_views: the two views whose difference is compared.
         input_size, input_mean, input_std: images [C, H, W] and their normalisation; default: the student's own.
+        teacher_img_size: side of the images that the teacher sees: ``own`` (its configuration's), ``student`` or N;
+            the student's images are resized for it.
         teacher_dtype: precision of the teacher, whatever the student's; None computes as autocast says.
 
     Raises:
@@ -97,6 +99,7 @@ class DCCDTask(TappedTask):
         input_size: Sequence[int] | None = None,
         input_mean: Sequence[float] | None = None,
         input_std: Sequence[float] | None = None,
+        teacher_img_size: str | int = Distil.kd_teacher_img_size,
         teacher_dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -118,7 +121,9 @@ class DCCDTask(TappedTask):
         config = resolve_input_data_config(student_model)
         size = tuple(input_size or config["input_size"])
         mean, std = input_mean or config["mean"], input_std or config["std"]
-        self.teacher = FrozenTeacher(teacher_model, mean, std, size, teacher_dtype or self.dtype, fold=True)
+        self.teacher = FrozenTeacher(
+            teacher_model, mean, std, size, teacher_dtype or self.dtype, fold=True, img_size=teacher_img_size
+        )
         self.teacher.to(self.device)
 
         self.views, self.temperature = views, temperature

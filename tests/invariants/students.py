@@ -93,7 +93,7 @@ def save_teacher(folder: Path, model: str, **arguments: object) -> None:
     teacher = timm.create_model(model, num_classes=len(CLASSES), **arguments)
     with torch.no_grad():
         teacher.get_classifier().weight.mul_(20)
-    save_for_hf(teacher, folder, model_args=arguments)
+    save_for_hf(teacher, folder, model_args=arguments, data_config=dict(input_size=(3, 48, 48)))  # as the students'
 
 
 def write_inputs(folder: Path) -> dict[str, Path]:

@@ -117,7 +117,9 @@ def test_teacher_sees_its_own_normalisation_under_mean_and_std():
 def test_grey_student_and_colour_teacher_and_the_other_way_round():
     grey, colour = resnet(0, in_chans=1), resnet(1)
     pixels = torch.rand(4, 1, 64, 64)
-    task = DCCDTask(grey, colour, nn.CrossEntropyLoss(), input_size=(1, 64, 64), input_mean=(0.5,), input_std=(0.25,))
+    same_size = dict(teacher_img_size="student")
+    shape = dict(input_size=(1, 64, 64), input_mean=(0.5,), input_std=(0.25,))
+    task = DCCDTask(grey, colour, nn.CrossEntropyLoss(), **shape, **same_size)
     mean, std = (torch.tensor(colour.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     with torch.no_grad():
         wanted = colour((pixels.expand(-1, 3, -1, -1) - mean) / std)
@@ -126,7 +128,7 @@ def test_grey_student_and_colour_teacher_and_the_other_way_round():
 
     grey.pretrained_cfg = dict(grey.pretrained_cfg, mean=(0.4,), std=(0.3,))
     pixels = torch.rand(4, 3, 64, 64)
-    task = DCCDTask(colour.requires_grad_(), grey, nn.CrossEntropyLoss(), input_size=(3, 64, 64))
+    task = DCCDTask(colour.requires_grad_(), grey, nn.CrossEntropyLoss(), input_size=(3, 64, 64), **same_size)
     luma = (pixels * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     with torch.no_grad():
         wanted = grey((luma - 0.4) / 0.3)
@@ -139,6 +141,53 @@ def test_fixed_size_teacher_gets_its_own_size():
     out = task(*batch())
     out["loss"].backward()
     assert out["loss"].isfinite()
+
+
+def interpolated(images, size):
+    return nn.functional.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
+
+
+@pytest.mark.parametrize(("choice", "size"), [("own", 96), ("student", 64), (128, 128), ("128", 128)])
+def test_the_teacher_sees_the_views_at_the_size_that_was_chosen(choice, size):
+    """Its answers are those of the plain network, fed by hand; the contrast pools maps of other grids."""
+    teacher = resnet(1).eval()
+    teacher.pretrained_cfg = dict(teacher.pretrained_cfg, input_size=(3, 96, 96), test_input_size=(3, 112, 112))
+    teacher.pretrained_cfg |= {key: resnet(0).pretrained_cfg[key] for key in ("mean", "std")}
+    task = DCCDTask(resnet(0), teacher, input_size=(3, 64, 64), teacher_img_size=choice)
+    images, target = batch()
+    with torch.no_grad():
+        wanted = teacher(interpolated(images[:, 0], size) if size != 64 else images[:, 0])
+    torch.testing.assert_close(task.teacher(images[:, 0]), wanted, rtol=1e-4, atol=1e-5)
+    assert task.teacher.input_size((3, 64, 64)) == (3, size, size)
+    assert task(images, target)["loss"].isfinite()
+
+
+def test_a_published_teacher_is_fed_the_size_it_was_trained_at():
+    """timm's a1 weights were trained at 224 and are tested at 288."""
+    teacher = timm.create_model("resnet50.a1_in1k", num_classes=5)
+    assert teacher.pretrained_cfg["test_input_size"] == (3, 288, 288)
+    wrapped = FrozenTeacher(teacher, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (3, 256, 256))
+    assert wrapped.input_size((3, 256, 256)) == (3, 224, 224)
+    assert wrapped.conversions((3, 256, 256)) == "3x224x224, resized from 256x256"
+
+
+def test_a_student_of_224_pixels_and_a_teacher_of_256():
+    student = timm.create_model("resnet10t", num_classes=5)
+    teacher = timm.create_model("efficientnet_b1.ra4_e3600_r240_in1k", num_classes=5)
+    teacher.pretrained_cfg = dict(teacher.pretrained_cfg, input_size=(3, 256, 256))
+    task = DCCDTask(student, teacher, input_size=(3, 224, 224), contrast_stages=(-1,))
+    assert task.teacher.resized == (256, 256)  # maps of 7 x 7 and 8 x 8
+    assert task(torch.randn(2, 2, 3, 224, 224), torch.arange(2))["contrast_loss"].isfinite()
+
+
+def test_a_size_that_a_teacher_does_not_take_is_refused():
+    teacher = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64, depth=1)
+    with pytest.raises(ValueError, match="VisionTransformer does not take images of 32x32 .it has one size"):
+        FrozenTeacher(teacher, (0.5,), (0.5,), (3, 32, 32), img_size="student")
+    halo = timm.create_model("halonet26t", num_classes=10)
+    with pytest.raises(ValueError, match="does not take images of 100x100") as caught:
+        FrozenTeacher(halo, (0.5,), (0.5,), (3, 256, 256), img_size=100)
+    assert "\n" not in str(caught.value)
 
 
 def networks():

@@ -70,7 +70,7 @@ TASK = {
     "contrast_targets": "dccd_contrast_targets", "contrast_negatives": "dccd_contrast_negatives",
     "contrast_scope": "dccd_contrast_scope", "difference_loss_weight": "dccd_difference_weight",
     "difference_temperature": "dccd_difference_temperature", "difference_form": "dccd_difference_loss",
-    "difference_views": "dccd_difference_views",
+    "difference_views": "dccd_difference_views", "teacher_img_size": "kd_teacher_img_size",
 }  # fmt: skip
 CONTRAST = {name: f"dccd_contrast_{name}" for name in ("temperature", "targets", "direction", "scope", "negatives")}
 DIFFERENCE = {"temperature": "dccd_difference_temperature", "form": "dccd_difference_loss"}

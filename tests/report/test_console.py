@@ -12,7 +12,7 @@ TEACHER = NetworkReport(name="resnet34", parameters_m=21.8, top1=75.0, top5=92.0
 
 def facts(**changed):
     values = dict(
-        student=STUDENT, teacher=TEACHER, gmacs={"student": 1.8142, "teacher": None},
+        student=STUDENT, teacher=TEACHER, teacher_sees="", gmacs={"student": 1.8142, "teacher": None},
         terms={"task_loss": 1.0, "kd_loss": 0.5, "contrast_loss": 5.0, "mirror_loss": 0.25}, images=1000, classes=10,
         input_size=(3, 224, 224), updates_per_epoch=12, epochs=3, lr=0.05, hardware=Hardware(world=2, device="cuda"),
         folder=Path("out/run"),
@@ -34,6 +34,13 @@ def test_the_start_block_shows_networks_method_and_the_weight_of_every_term():
     assert found["update"].startswith("64 images x 2 views, 12 updates per epoch, 3 epochs, sgd at 0.05")
     assert found["device"] == "2 x cuda, float32"
     assert found["writes"] == "to  out/run"
+    assert "fed" not in found
+
+
+def test_the_start_block_says_what_the_teacher_is_fed():
+    recipe = load_recipe(["--data-dir", "d", "--kd-model-name", "resnet34"])
+    block = start_block(recipe, facts(teacher_sees="3x224x224, resized from 64x64"))
+    assert lines(block)["fed"] == "the teacher sees 3x224x224, resized from 64x64"
 
 
 def test_a_training_without_teacher_has_no_line_for_it():
