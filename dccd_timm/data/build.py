@@ -15,6 +15,7 @@ from dccd_timm.data.device import Erasing, Mixing, NearCopies, ViewPreparer
 from dccd_timm.data.fast import FastViews, decode_pixels
 from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader, TrainPosition
 from dccd_timm.data.sources.base import LoaderOptions, Reading, Source, TrainOrder
+from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.data.views import erased_views, eval_view, train_views
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Images, Recipe, plan_views
@@ -24,6 +25,8 @@ _logger = logging.getLogger(__name__)
 
 # Seconds after --data-timeout that the loader still waits for a worker.
 _GRACE = 60.0
+# Images to whose multiple timm's RepeatAugSampler rounds an epoch down.
+_REPEAT_ROUND = 256
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,25 @@ def build_train_loader(
     """Endless training batches for one rank; with the ``state`` of an earlier loader it resumes exactly there.
 
     Raises:
-        UserError: when the data set is smaller than one update's images.
+        UserError: when the data set is smaller than one update's images, or a stream is to repeat its images.
     """
+    if recipe.aug_repeats and not isinstance(source, IndexedSource):
+        raise UserError(
+            "--aug-repeats needs images in any order, as folders, torch/ and hfds/ have them, and not a stream: read"
+            " hfds/ in place of hfids/, or drop it (--dccd-views gives several views of an image)"
+        )
     batches = _batches_per_epoch(recipe, source, rank.world)
     reading = _train_reading(recipe, source, data_config, num_classes, rank)
     layout = dict(
         world=rank.world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
     )
     layout |= source.layout(reading.options.num_workers)
+    if recipe.aug_repeats:
+        layout["aug_repeats"] = math.ceil(recipe.aug_repeats)
     position = _matching_position(state, layout) or TrainPosition(layout, given=start_epoch * batches)
-    order = TrainOrder(recipe.seed, batches, position.given, position.stream_start(start_epoch))
+    order = TrainOrder(
+        recipe.seed, batches, position.given, position.stream_start(start_epoch), recipe.aug_repeats or 1
+    )
     loader = source.train_loader(reading, order)
     prepare = _train_preparer(recipe, data_config, num_classes, rank)
     return TrainLoader(source, loader, batches, prepare, _skip_counter(recipe), position, num_classes)
@@ -158,6 +170,8 @@ def _batches_per_epoch(recipe: Recipe, source: Source, world: int) -> int:
             )
         return batches
     images = source.num_samples * (recipe.epoch_repeats or 1)
+    if recipe.aug_repeats and images >= _REPEAT_ROUND:
+        images = images // _REPEAT_ROUND * _REPEAT_ROUND
     per_update = recipe.batch_size * world * recipe.grad_accum_steps
     updates = math.floor(images / per_update)
     if updates == 0:

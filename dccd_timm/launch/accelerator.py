@@ -17,6 +17,8 @@ from dccd_timm.errors import UserError
 from dccd_timm.launch.process import end_with_parent
 from dccd_timm.recipe import Recipe, Validation
 
+_logger = logging.getLogger(__name__)
+
 _CPU_LAUNCH = "torchrun --nproc-per-node N train.py ... starts N processes on CPUs"
 
 
@@ -73,8 +75,12 @@ def _import_modules(modules: Sequence[str]) -> None:
 def _mixed_precision(settings: Recipe | Validation, cpu: bool) -> str | None:
     """The name that accelerate has for the precision; None leaves it to the launcher."""
     precision = {"float16": "fp16", "bfloat16": "bf16"}[settings.amp_dtype] if settings.amp else None
+    if cpu and precision == "fp16":
+        if os.environ.get("RANK", "0") == "0":
+            _logger.warning("--amp takes bfloat16 on this CPU: float16 needs a GPU")
+        precision = "bf16"
     if cpu and (precision or os.environ.get("ACCELERATE_MIXED_PRECISION")) == "fp16":
-        raise UserError("float16 needs a GPU: use --amp-dtype bfloat16, or drop --amp")
+        raise UserError("float16 needs a GPU: launch with --mixed_precision bf16, or without")
     if cpu and isinstance(settings, Recipe) and settings.kd_teacher_dtype == "float16":
         raise UserError("--kd-teacher-dtype float16 needs a GPU: use bfloat16 or float32")
     return precision

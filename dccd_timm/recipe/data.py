@@ -51,4 +51,7 @@ class Data(Images):
     train_batches_per_epoch: int | None = _data(
         None, "fixed number of loader batches per epoch", "--train-steps-per-epoch", low=1
     )
+    aug_repeats: float = _data(
+        0.0, "if above 0: each image so often in a row, augmented anew, in an epoch of as many images as ever", low=0
+    )
     epoch_repeats: float = _data(0.0, "passes over the data per epoch, if above 0", low=0)

@@ -101,11 +101,17 @@ class Grammar:
     def unknown(self, name: str, noun: str) -> str:
         """One line about a name that is no setting, with the nearest one that is."""
         plain = name.lstrip("-").split("=")[0].replace("-", "_")
-        near = difflib.get_close_matches(plain, [*self.fields, *self.foreign], n=1, cutoff=0.5)
+        known = [*self.fields, *self.foreign]
+        # timm's parser takes the beginning of a flag for the whole
+        begun = [one for one in known if len(plain) > 2 and one.startswith(plain)]
+        near = begun[:1] if len(begun) == 1 else difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
         if not near:
             return f"unknown {noun} {name}; --help lists them all"
         spelled = "--" + near[0].replace("_", "-") if noun == "flag" else near[0]
-        return f"unknown {noun} {name}; did you mean {spelled}?"
+        refused = self.refused.get(near[0])
+        return f"unknown {noun} {name}; did you mean {spelled}?" + (
+            f" It is refused: {refused.answer}" if refused else ""
+        )
 
 
 def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:

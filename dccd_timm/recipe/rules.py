@@ -76,6 +76,8 @@ def _of_views(recipe: Recipe) -> Iterator[str]:
             yield f"dccd_difference_views {pair} must be two different views below {views}"
     if recipe.resplit and views < 2:
         yield "resplit leaves the first of several views unerased: set dccd_views to 2 or more"
+    if recipe.aug_repeats and views > 1:
+        yield f"aug_repeats gives an image several times, as {views} views do: set dccd_views to 1, or aug_repeats to 0"
     if recipe.split_bn and views < 2:
         yield "split_bn takes the statistics of each of several views: set dccd_views to 2 or more"
     try:

@@ -19,7 +19,6 @@ REFUSED = (
     ForeignFlag("torchscript", False, 0, _TORCHSCRIPT),
     ForeignFlag("model_dtype", None, 1, "weights stay in float32; use --amp --amp-dtype bfloat16"),
     ForeignFlag("synchronize_step", False, 0, "it only slows training; drop it"),
-    ForeignFlag("aug_repeats", 0, 1, "it repeats images over ranks; use --dccd-views for several views"),
     ForeignFlag("aug_splits", 0, 1, "its splits share one crop; use --dccd-views for independent views"),
     ForeignFlag("jsd_loss", False, 0, "it needs --aug-splits; use --kd-distill-type dccd with --dccd-views 2"),
     ForeignFlag("drop_connect", None, 1, "deprecated in timm and never read there; use --drop-path"),

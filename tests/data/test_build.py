@@ -2,8 +2,10 @@
 
 import json
 import time
+from itertools import islice
 
 import pytest
+import torch
 
 from dccd_timm.data import build
 from dccd_timm.data.build import Rank, build_train_loader
@@ -28,6 +30,45 @@ def test_accumulation_and_repeats_make_whole_updates(parquet, folders):
         batches("--train-batches-per-epoch", 5, "--grad-accum-steps", 2)
     with pytest.raises(UserError, match="lower --batch-size"):
         batches("-b", 50)
+
+
+def repeated(*flags):
+    return load_recipe([*map(str, flags), "-b", "8", "-j", "0", "--aug-repeats", "3"])
+
+
+def test_repeated_augmentation_gives_each_image_three_times_in_other_crops(folders):
+    recipe = repeated("--data-dir", folders)
+    loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+    assert loader.batches_per_epoch == 6  # of 48 images, as without
+    batches = list(islice(iter(loader), 6))
+    views = torch.cat([batch.views for batch in batches]).flatten(1)
+    targets = torch.cat([batch.target for batch in batches])
+    assert len(torch.unique(views, dim=0)) == 48  # no crop twice
+    assert targets.view(16, 3).eq(targets[::3, None]).all()
+    loader.close()
+
+
+def test_an_epoch_of_repeated_augmentation_is_rounded_as_timm_does_it(monkeypatch, folders):
+    recipe = repeated("--data-dir", folders)
+    source = opened(recipe)
+    monkeypatch.setattr(source, "num_samples", 600)
+    assert build_train_loader(recipe, source, CONFIG, 3, Rank(CPU, 0, 2)).batches_per_epoch == 512 // 2 // 8
+
+
+def test_a_stream_or_several_views_cannot_repeat_their_images(parquet, folders):
+    recipe = repeated("--dataset", f"hfids/{parquet}")
+    with pytest.raises(UserError, match="--aug-repeats needs images in any order.*not a stream: read hfds/"):
+        build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+    with pytest.raises(UserError, match="aug_repeats gives an image several times, as 2 views do: set dccd_views to 1"):
+        repeated("--data-dir", folders, "--dccd-views", 2)
+
+
+def test_a_second_pass_in_an_epoch_is_augmented_anew(folders):
+    recipe = load_recipe(["--data-dir", str(folders), "-b", "8", "-j", "0", "--epoch-repeats", "2"])
+    loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+    views = torch.cat([batch.views for batch in islice(iter(loader), 12)]).flatten(1)
+    assert len(views) == 96 == len(torch.unique(views, dim=0))
+    loader.close()
 
 
 def test_a_near_view_cannot_be_shifted_by_the_whole_image(parquet, folders):

@@ -16,7 +16,6 @@ from dccd_timm.recipe import load_recipe
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, [], "DeepSpeed splits the student.*--multi_gpu"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, [], "give --grad-accum-steps 4"),
         ({"ACCELERATE_MIXED_PRECISION": "fp16"}, [], "float16 needs a GPU"),
-        ({}, ["--amp"], "float16 needs a GPU"),
         ({}, ["--kd-model-name", "resnet18", "--kd-teacher-dtype", "float16"], "needs a GPU"),
         ({}, ["--log-with", "wandb"], "pip install wandb"),
     ],
@@ -28,6 +27,14 @@ def test_it_is_refused(env, flags, message, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         start_accelerator(load_recipe(["--device", "cpu", *flags]))
+
+
+@pytest.mark.parametrize("dtype", [[], ["--amp-dtype", "float16"]])
+def test_mixed_precision_on_a_cpu_is_bfloat16_and_one_line_says_so(dtype, fresh_accelerator, monkeypatch, caplog):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    accelerator = start_accelerator(load_recipe(["--device", "cpu", "--amp", *dtype]))
+    assert accelerator.mixed_precision == "bf16"
+    assert [r.message for r in caplog.records] == ["--amp takes bfloat16 on this CPU: float16 needs a GPU"]
 
 
 def test_settings_reach_accelerate(fresh_accelerator, monkeypatch):

@@ -11,6 +11,8 @@ from tests.recipe.mistakes import assert_refused
     ("flags", "message"),
     [
         ("--lrr 0.5", "unknown flag --lrr; did you mean --lr"),
+        ("--jsd", "unknown flag --jsd; did you mean --jsd-loss? It is refused: it needs --aug-splits"),
+        ("--pretrain", "did you mean --pretrain"),
         ("--dccd-contrast-wait 1", "did you mean --dccd-contrast-weight"),
         ("--zzzzzz", "unknown flag --zzzzzz; --help lists them all"),
         ("--input-size 3 224", "expected 3 arguments"),

@@ -51,12 +51,14 @@ class TrainOrder:
     """The order of training: its seed, the batches of an epoch on a rank, and where to begin.
 
     ``given`` batches of this rank came before; ``stream`` says the same for sources that are read in order.
+    ``repeats`` is how often each image comes in a row, where the source has random access.
     """
 
     seed: int
     batches: int
     given: int = 0
     stream: StreamStart = field(default_factory=StreamStart)
+    repeats: float = 1
 
 
 class Source(Protocol):

@@ -28,8 +28,9 @@ class IndexedSource(Source):
     def train_loader(self, reading: Reading, order: TrainOrder) -> Iterable[Batch | None]:
         """Endless batches; an unreadable image is replaced by a neighbour."""
         sampler = EpochSampler(
-            self.num_samples, reading.batch_size, order.batches, order.seed, reading.rank, reading.world, order.given
-        )
+            self.num_samples, reading.batch_size, order.batches, order.seed, reading.rank, reading.world, order.given,
+            order.repeats,
+        )  # fmt: skip
         images = IndexedViews(self, reading.reader, retries=_RETRIES)
         return DataLoader(images, batch_sampler=sampler, collate_fn=reading.collate, **vars(reading.options))
 
@@ -45,6 +46,8 @@ class IndexedSource(Source):
 class IndexedViews(Dataset[Sample]):
     """Samples of a source with random access; an index is (epoch, index), so that workers need not know the epoch.
 
+    A further copy of an image in the same epoch has its number as third part, and is augmented by it in another way.
+
     Args:
         source: the split.
         reader: decodes and augments.
@@ -54,20 +57,20 @@ class IndexedViews(Dataset[Sample]):
     def __init__(self, source: IndexedSource, reader: Reader, retries: int) -> None:
         self.source, self.reader, self.retries = source, reader, retries
 
-    def __getitem__(self, position: tuple[int, int]) -> Sample:
-        epoch, index = position
+    def __getitem__(self, position: tuple[int, ...]) -> Sample:
+        epoch, index, *copy = position
         skipped: list[tuple[str, int]] = []
         for _ in range(self.retries):
-            sample = self._sample(epoch, index)
+            sample = self._sample(epoch, index, *copy)
             skipped += sample.skipped
             if sample.views is not None:
                 return Sample(sample.views, sample.target, skipped)
             index = (index + 1) % self.source.num_samples
         return Sample(None, -1, skipped)
 
-    def _sample(self, epoch: int, index: int) -> Sample:
+    def _sample(self, epoch: int, index: int, *copy: int) -> Sample:
         try:
             record = self.source.record(index)
         except (OSError, ValueError, SyntaxError) as error:  # what PIL raises inside other people's data sets
             return Sample.skipping(self.source.name(index), error)
-        return self.reader.sample(record, epoch, index)
+        return self.reader.sample(record, epoch, index, *copy)
