@@ -43,10 +43,15 @@ def push_main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument("--hub-public", action="store_true", help="make a new repository public")
         parser.add_argument("--hub-revision", metavar="BRANCH", help="branch to push to; a missing one is created")
         parser.add_argument("--hub-license", metavar="ID", help="license of the card (default: its sources')")
+        parser.add_argument(
+            "--hub-overwrite", action="store_true", help="push into a repository that has files of somebody else"
+        )
         options = parser.parse_args(arguments)
         from dccd_timm.hub import push as hub
 
-        target = hub.Target(options.repo_id, options.hub_public, options.hub_revision, options.hub_license)
+        target = hub.Target(
+            options.repo_id, options.hub_public, options.hub_revision, options.hub_license, options.hub_overwrite
+        )
         hub.check(target)
         hub.push(options.run, target)
 

@@ -110,13 +110,18 @@ class Patience:
         raise error
 
 
-def retry(action: Callable[[], _T], what: str, patience: Patience) -> _T:
-    """Return what ``action`` returns; after a transient error try it again, while ``patience`` lasts."""
+def retry(
+    action: Callable[[], _T], what: str, patience: Patience, may_repeat: Callable[[BaseException], bool] | None = None
+) -> _T:
+    """Return what ``action`` returns; after a transient error try it again, while ``patience`` lasts.
+
+    ``may_repeat`` says which of the transient errors are worth it, all of them without it.
+    """
     while True:
         try:
             return action()
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or (may_repeat and not may_repeat(error)):
                 raise
             patience.wait(what, error)
 

@@ -4,93 +4,27 @@ timm's own ``push_to_hf_hub`` would push pickles and keep a first push's card fo
 """
 
 import logging
-import re
 import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
+import safetensors
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import disable_progress_bars
 
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.errors import UserError, report_bug
 from dccd_timm.hub import client
 from dccd_timm.hub.card import Card
-from dccd_timm.recipe import Hub
+from dccd_timm.hub.check import check, check_card
+from dccd_timm.hub.manifest import CARD, MANIFEST, Contents, manifest
+from dccd_timm.hub.target import Target
 from dccd_timm.report.schema import Report
 
+__all__ = ["Target", "check", "gather", "push", "push_interim"]
+
 _logger = logging.getLogger(__name__)
-
-# Files of an earlier push, or of timm's own, that this one replaces.
-_STALE = re.compile(r"report/.*|.*\.(bin|pth|pt|ckpt|pkl)")
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a student goes: repository, visibility of a new one, branch, license."""
-
-    repo_id: str
-    public: bool = False
-    revision: str | None = None
-    license: str | None = None
-
-    @classmethod
-    def of(cls, hub: Hub) -> Self | None:
-        """Where a recipe pushes its student; None without ``--push-to-hub``."""
-        if not hub.push_to_hub:
-            return None
-        return cls(hub.push_to_hub, hub.hub_public, hub.hub_revision, hub.hub_license)
-
-    def retry_command(self, run: Path) -> str:
-        """The command that pushes a run here."""
-        words = ["dccd-push", str(run), self.repo_id, *(["--hub-public"] if self.public else [])]
-        words += ["--hub-revision", self.revision] if self.revision else []
-        return " ".join([*words, *(["--hub-license", self.license] if self.license else [])])
-
-
-def check(target: Target) -> None:
-    """Check before a training that its student could be pushed; this creates nothing.
-
-    Raises:
-        UserError: bad name, no token, a wrong one, or one that may not write there; or no connection to the Hub.
-    """
-    try:
-        validate_repo_id(target.repo_id)
-    except HFValidationError as error:
-        raise UserError(f"cannot push to {target.repo_id}: {one_line(error)}") from None
-    if target.repo_id.count("/") != 1:
-        raise UserError(f"cannot push to {target.repo_id}: give owner/name")
-    try:
-        client.request(lambda api: _check(api, target), f"ask {client.host()}")
-    except UserError:
-        raise
-    except Exception as error:  # the clients' errors share no base class
-        raise UserError(
-            f"cannot push to {target.repo_id}: {client.cause(error, target.repo_id, target.revision)}"
-        ) from error
-
-
-def _check(api: HfApi, target: Target) -> None:
-    me = api.whoami()
-    owner = target.repo_id.split("/")[0]
-    role = me.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
-        raise UserError(
-            f"cannot push to {target.repo_id}: the token of {me['name']} may only read; it needs write"
-            " access (https://huggingface.co/settings/tokens)"
-        )
-    try:
-        api.auth_check(target.repo_id, write=True)
-    except RepositoryNotFoundError:  # a new one, or a private one of somebody else
-        owners = [me["name"], *(org["name"] for org in me.get("orgs", []))]
-        if owner not in owners:
-            raise UserError(
-                f"cannot push to {target.repo_id}: the token is that of {me['name']}, who may write to"
-                f" {', '.join(owners)}"
-            ) from None
 
 
 def push_interim(run: Path, target: Target, report: Report) -> None:
@@ -107,33 +41,46 @@ def push(run: Path, target: Target, report: Report | None = None) -> str:
     It is safe to repeat: files that did not change make no new commit. ``report`` is that of a run that still trains.
 
     Raises:
-        UserError: names the cause, the student's folder and the command that tries again.
+        UserError: names the cause, the student's folder and the command that tries again. A bug of this package is said
+            to be one, and leaves its traceback in the run's errors.log.
     """
-    for part in ("best/model.safetensors", "best/config.json", "args.yaml", "report/report.json"):
-        if not (run / part).is_file() and not (report and part.startswith("report")):
-            raise UserError(f"nothing to push in {run}: it has no {part}; give the folder of a finished run")
+    _check_run(run, report)
     if not sys.stderr.isatty():
         disable_progress_bars()
+    safe = f"the student is safe in {run / 'best'}"
     try:
         card = Card(run, target.repo_id, target.license, report)
         with tempfile.TemporaryDirectory(prefix="dccd-push-") as folder:
             gather(card, Path(folder))
-            commit, private = client.request(
-                lambda api: _commit(api, Path(folder), card, target), f"push to {target.repo_id}"
-            )
+            done = client.request(lambda api: _commit(api, Path(folder), card, target), f"push to {target.repo_id}")
     except Exception as error:  # the clients' errors share no base class
+        if not client.is_refusal(error):
+            raise UserError(f"not pushed to {target.repo_id}: {report_bug(error, run)}; {safe}") from error
         cause = client.cause(error, target.repo_id, target.revision)
         raise UserError(
-            f"not pushed to {target.repo_id}: {cause}; the student is safe in {run / 'best'}, and"
-            f" `{target.retry_command(run)}` tries again"
+            f"not pushed to {target.repo_id}: {cause}; {safe}, and `{target.retry_command(run)}` tries again"
         ) from error
-    visibility = "private" if private else "public"
-    if private == target.public:
+    visibility = "private" if done.private else "public"
+    if done.private == target.public:
         visibility += (
             f" (as it was before: --hub-public {'changes' if target.public else 'is for'} new repositories only)"
         )
-    print(f"  pushed to {client.host()}/{target.repo_id}, commit {commit[:12]}, {visibility}", flush=True)
-    return commit
+    print("\n".join(f"  {line}" for line in done.remarks), end="\n" if done.remarks else "")
+    print(f"  pushed to {client.host()}/{target.repo_id}, commit {done.commit[:12]}, {visibility}", flush=True)
+    return done.commit
+
+
+def _check_run(run: Path, report: Report | None) -> None:
+    """Refuse a folder without a finished run, or with weights that are damaged."""
+    for part in ("best/model.safetensors", "best/config.json", "args.yaml", "report/report.json"):
+        if not (run / part).is_file() and not (report and part.startswith("report")):
+            raise UserError(f"nothing to push in {run}: it has no {part}; give the folder of a finished run")
+    weights = run / "best" / "model.safetensors"
+    try:
+        with safetensors.safe_open(weights, framework="pt"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise UserError(f"nothing to push in {run}: {weights} is damaged or cut short ({error})") from error
 
 
 def gather(card: Card, folder: Path) -> None:
@@ -155,21 +102,52 @@ def gather(card: Card, folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _commit(api: HfApi, folder: Path, card: Card, target: Target) -> tuple[str, bool]:
-    """Create the repository and one commit, and verify it; returns the commit and whether the repository is private."""
+@dataclass(frozen=True)
+class _Done:
+    """A commit that arrived, with what is to be said of files that are not ours."""
+
+    commit: str
+    private: bool
+    remarks: list[str]
+
+
+def _commit(api: HfApi, folder: Path, card: Card, target: Target) -> _Done:
+    """Create the repository and one commit, and verify it."""
+    contents = Contents.read_from(api, target)
+    contents.refuse_foreign(target)
+    ours = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    ours.pop(MANIFEST, None)  # of an earlier try
+    remarks = []
+    if why := contents.keeps_card():
+        del ours[CARD]
+        remarks.append(f"{CARD} of {target.repo_id} stays: {why}; delete it there to have the model card in its place")
+    else:
+        check_card(card.text(), target)
+    stale, changed = contents.stale(ours)
+    for names, what in (
+        (stale, "deleted, which an earlier push wrote"),
+        (changed, "not deleted, since it changed after the push that wrote it"),
+        (contents.overwritten(ours), "replaced, which no push of dccd-timm wrote"),
+    ):
+        remarks += [f"{what}: {', '.join(names)}"] if names else []
+    (folder / MANIFEST).write_text(manifest(ours), encoding="utf-8")
+    ours[MANIFEST] = folder / MANIFEST
     api.create_repo(target.repo_id, private=not target.public, exist_ok=True)
     if target.revision:
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
-    ours = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    there = api.list_repo_files(target.repo_id, revision=target.revision)
-    stale = [name for name in there if name not in ours and _STALE.fullmatch(name)]
     # not upload_folder(): with Xet it may make several commits
-    operations: list[CommitOperationAdd | CommitOperationDelete | CommitOperationCopy] = [
+    operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
         CommitOperationAdd(name, str(path)) for name, path in ours.items()
     ]
     operations += [CommitOperationDelete(name) for name in stale]
     done = api.create_commit(target.repo_id, operations, commit_message=card.headline(), revision=target.revision)
-    arrived = api.verify_repo_checksums(target.repo_id, revision=done.oid, local_dir=folder)
-    if wrong := [*arrived.extra_paths, *(mismatch["path"] for mismatch in arrived.mismatches)]:  # extra: not there
+    _verify(api, folder, ours, done.oid, target)
+    return _Done(done.oid, bool(api.model_info(target.repo_id, revision=done.oid).private), remarks)
+
+
+def _verify(api: HfApi, folder: Path, ours: dict[str, Path], commit: str, target: Target) -> None:
+    """Compare the checksums of what arrived with those of ``ours``."""
+    arrived = api.verify_repo_checksums(target.repo_id, revision=commit, local_dir=folder)
+    wrong = [*arrived.extra_paths, *(mismatch["path"] for mismatch in arrived.mismatches)]  # extra: not there
+    if wrong := [path for path in wrong if path in ours]:
         raise ConnectionError(f"{', '.join(wrong)} did not arrive whole")
-    return done.oid, bool(api.model_info(target.repo_id, revision=done.oid).private)

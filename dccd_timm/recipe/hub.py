@@ -22,3 +22,6 @@ class Hub:
     hub_license: str | None = _hub(
         None, "license of the card (default: that of what the student was made from)", no_effect=(_NO_HUB,)
     )
+    hub_overwrite: bool = _hub(
+        False, "push into a repository that has files of somebody else; its README stays", no_effect=(_NO_HUB,)
+    )

@@ -50,7 +50,7 @@ def train_control(
         return report
     settings = dataclasses.replace(
         recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
-        hub_revision=None, hub_interval=0, hub_license=None,
+        hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
     )  # fmt: skip
     report = train_student(settings, splits, folder, accelerator, publisher)
     accelerator.free_memory()

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from dccd_timm.errors import UserError
 from dccd_timm.hub.card import TEMPLATE, Card
+from dccd_timm.hub.manifest import CARD_MARK
 from dccd_timm.recipe import load_recipe
 from dccd_timm.recipe.methods import METHODS, Method
 
@@ -159,3 +160,7 @@ def test_a_network_that_timm_does_not_have_is_not_said_to_be_timms(run):
     card = Card(folder, "alice/student")
     assert "import dccd_timm.models" in card.text() and "plain timm loads it" not in card.text()
     assert "transformers" not in front(card)["tags"]
+
+
+def test_every_card_has_the_mark_by_which_a_push_is_known(run):
+    assert CARD_MARK in Card(run()).text()

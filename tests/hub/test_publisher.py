@@ -45,4 +45,6 @@ def test_a_failed_interim_push_is_a_warning_and_the_others_are_errors(tmp_path, 
         with pytest.raises(UserError, match="the Hub refused"):
             action()
     assert all(isinstance(part, push.Target) for part in (refused[0][1], refused[1][0], refused[2][1]))
-    assert vars(refused[1][0]) == dict(repo_id="alice/student", public=True, revision=None, license="mit")
+    assert vars(refused[1][0]) == dict(
+        repo_id="alice/student", public=True, revision=None, license="mit", overwrite=False
+    )

@@ -19,7 +19,7 @@ from tests.programs.test_programs import assert_one_line
 
 PICTURES = ("curves", "channels", "redundancy", "classes")
 PUBLISHED = {".gitattributes", "README.md", "args.yaml", "config.json", "model.safetensors", "recipe.yaml",
-             "summary.csv", "report/report.json", *(f"report/{name}.png" for name in PICTURES)}  # fmt: skip
+             "summary.csv", ".dccd-push.json", "report/report.json", *(f"report/{name}.png" for name in PICTURES)}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -175,15 +175,94 @@ def test_tokens_names_and_folders(model_hub, pushed, client, tmp_path):
     assert set(model_hub.repos) == repos
 
 
-def test_old_pickles_and_pictures_go_and_public_is_said(model_hub, pushed, client):
-    name = f"alice/old-{'xet' if client.xet else 'lfs'}"
+OTHER_WORK = {"README.md": b"# My own words", "optimizer.pt": b"a", "weights/epoch_12.pth": b"b", "config.json": b"{}",
+              "dataset/train.bin": b"c", "report/thesis.pdf": b"d", "report/old.png": b"e"}  # fmt: skip
+
+
+def test_a_repository_with_other_work_is_refused_and_with_the_flag_loses_nothing(model_hub, pushed, client):
+    name = f"alice/work-{'xet' if client.xet else 'lfs'}"
     model_hub.create(name, "alice", "write", private=False)
-    old = {path: model_hub.record(b"old") for path in ("pytorch_model.bin", "report/old.png", "notes.md")}
-    model_hub.commit(model_hub.repos[name], "refs/heads/main", old, "old")
+    tree = {path: model_hub.record(content) for path, content in OTHER_WORK.items()}
+    model_hub.commit(model_hub.repos[name], "refs/heads/main", tree, "old")
     done = client.push(pushed[0], name, "--hub-revision", "v2", token=WRITE)
-    assert "public (as it was before" in done.text
-    assert set(model_hub.files(name, "v2")) == PUBLISHED - {".gitattributes"} | {"notes.md"}
-    assert set(model_hub.files(name)) == set(old)
+    assert_failed(done, f"cannot push to {name}", "README.md, config.json", "--hub-overwrite")
+    assert set(model_hub.repos[name]["refs"]) == {"refs/heads/main"} and model_hub.files(name) == OTHER_WORK
+    done = client.push(pushed[0], name, "--hub-revision", "v2", "--hub-overwrite", token=WRITE)
+    assert done.code == 0 and "public (as it was before" in done.text
+    assert "README.md of" in done.text and "stays: no push of dccd-timm wrote it" in done.text
+    assert "replaced, which no push of dccd-timm wrote: config.json" in done.text
+    files = model_hub.files(name, "v2")
+    assert set(files) == PUBLISHED - {".gitattributes"} | set(OTHER_WORK)
+    assert {path for path, content in OTHER_WORK.items() if files[path] != content} == {"config.json"}
+    assert model_hub.files(name) == OTHER_WORK
+
+
+def test_a_push_deletes_what_an_earlier_one_wrote_and_an_edited_readme_stays(model_hub, pushed, client, tmp_path):
+    name = f"alice/again-{'xet' if client.xet else 'lfs'}"
+    run = shutil.copytree(pushed[0], tmp_path / "run")
+    assert client.push(run, name, token=WRITE).code == 0
+    ours = {path: model_hub.record(content) for path, content in model_hub.files(name).items()}
+    theirs = {"README.md": b"# Edited", "report/mine.png": b"mine", "report/classes.png": b"better", "old.pth": b"old"}
+    changed = ours | {path: model_hub.record(content) for path, content in theirs.items()}
+    model_hub.commit(model_hub.repos[name], "refs/heads/main", changed, "by hand")
+    for picture in ("channels", "classes"):
+        (run / "report" / f"{picture}.png").unlink()
+    for again in range(2):
+        done = client.push(run, name, token=WRITE)
+        assert done.code == 0 and "README.md of" in done.text, done.text
+        files = model_hub.files(name)
+        assert set(files) == PUBLISHED - {"report/channels.png"} | set(theirs)
+        assert {path: files[path] for path in theirs} == theirs
+        assert ("deleted, which an earlier push wrote: report/channels.png" in done.text) is not bool(again)
+        assert ("not deleted, since it changed" in done.text) is not bool(again)
+    assert len(model_hub.history(name)) == 4  # the last push found nothing to change
+
+
+def test_a_push_of_the_version_without_manifest_is_known_by_its_card(model_hub, pushed, client):
+    name = f"alice/earlier-{'xet' if client.xet else 'lfs'}"
+    assert client.push(pushed[0], name, token=WRITE).code == 0
+    files = model_hub.files(name) | {"notes.md": b"mine"}
+    tree = {path: model_hub.record(content) for path, content in files.items() if path != ".dccd-push.json"}
+    model_hub.commit(model_hub.repos[name], "refs/heads/main", tree, "resnetv2_18, dccd, top-1 50.00 %")
+    assert client.push(pushed[0], name, token=WRITE).code == 0
+    assert model_hub.files(name) == files
+
+
+def test_other_work_is_found_before_the_training(model_hub, tiny, tmp_path):
+    model_hub.create("alice/busy", "alice", "write", private=True)
+    model_hub.commit(model_hub.repos["alice/busy"], "refs/heads/main", {"a.bin": model_hub.record(b"a")}, "mine")
+    done = run_program(
+        *tiny, "--push-to-hub", "alice/busy", "--output", tmp_path / "out", env=model_hub.environment(tmp_path, WRITE)
+    )
+    assert_one_line(done, "cannot push to alice/busy", "(a.bin)", "--hub-overwrite")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_is_said_as_such_is_not_tried_again_and_leaves_its_traceback(model_hub, pushed, client, tmp_path):
+    run = shutil.copytree(pushed[0], tmp_path / "run")
+    name = f"alice/bug-{'xet' if client.xet else 'lfs'}"
+    code = (
+        "import dccd_timm.hub.push as p; from dccd_timm.cli import push_main\n"
+        "def fail(*args): print('tried'); raise RuntimeError('a bug in the card')\n"
+        "kept, p.check_card = p.check_card, fail\n"
+        "try: push_main(words.split(' '))\n"
+        "finally: p.check_card = kept"
+    )
+    done = client.do(code, WRITE, words=f"{run} {name}")
+    assert_failed(done, "a bug of dccd-timm", "a bug in the card", f"its traceback is in {run / 'errors.log'}")
+    assert done.text.count("tried") == 1 and name not in model_hub.repos and "again in" not in done.text
+    assert "RuntimeError: a bug in the card" in (run / "errors.log").read_text()
+
+
+def test_damaged_weights_and_a_wrong_license_leave_no_repository(model_hub, pushed, client, tmp_path):
+    run, name = shutil.copytree(pushed[0], tmp_path / "run"), f"alice/no-{'xet' if client.xet else 'lfs'}"
+    model_hub.fail("POST /api/validate-yaml", times=1, status=400, message='"license" must be one of [mit]')
+    assert_failed(client.push(run, name, "--hub-license", "GPL-3", token=WRITE), "--hub-license GPL-3", "mean gpl-3.0?")
+    weights = run / "best" / "model.safetensors"
+    for content in (weights.read_bytes()[:-100], b"version https://git-lfs.github.com/spec/v1\n"):
+        weights.write_bytes(content)
+        assert_failed(client.push(run, name, token=WRITE), "nothing to push", "damaged or cut short")
+    assert name not in model_hub.repos
 
 
 def test_a_token_that_may_not_write_is_told_before_the_training(model_hub, tiny, tmp_path):

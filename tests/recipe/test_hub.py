@@ -16,6 +16,7 @@ from tests.recipe.mistakes import assert_refused
         ("--hub-revision dev", "hub_revision has no effect"),
         ("--hub-interval 5", "hub_interval has no effect"),
         ("--hub-license mit", "hub_license has no effect"),
+        ("--hub-overwrite", "hub_overwrite has no effect"),
         ("--push-to-hub a/b --hub-interval -1", "must be at least 0"),
     ],
 )

@@ -245,8 +245,8 @@ class _Handler(Uploads, BaseHTTPRequestHandler):
             files = [{"rfilename": path} for path in sorted(repo["commits"][commit]["tree"])]
             return self.reply(200, {"id": repo_id, "sha": commit, "private": repo["private"], "siblings": files,
                                     "createdAt": repo["created"], "tags": [], "downloads": 0, "likes": 0})  # fmt: skip
-        if what == "auth-check":
-            return self.reply(200, {})
+        if what in ("auth-check", "commits"):
+            return self.reply(200, hub.commits(repo, arg) if what == "commits" else {})
         if what == "tree":
             return self.reply(200, self._listing(repo["commits"][hub.resolve(repo, arg)]["tree"]))
         if what in ("branch", "tag"):

@@ -191,13 +191,17 @@ class Store:
 
     def history(self, repo_id: str, revision: str = "main") -> list[str]:
         """Titles of the commits, newest first."""
-        repo = self.repos[repo_id]
+        return [commit["title"] for commit in self.commits(self.repos[repo_id], revision)]
+
+    def commits(self, repo: Repo, revision: str) -> list[dict[str, Any]]:
+        """The commits of a branch as the Hub lists them, newest first."""
         commit: str | None = self.resolve(repo, revision)
-        titles = []
+        found: list[dict[str, Any]] = []
         while commit:
-            titles.append(repo["commits"][commit]["title"])
+            title = repo["commits"][commit]["title"]
+            found.append({"id": commit, "title": title, "message": "", "date": now(), "authors": []})
             commit = repo["commits"][commit]["parent"]
-        return titles
+        return found
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         """Contents by path."""
