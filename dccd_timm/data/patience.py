@@ -2,6 +2,8 @@
 
 from typing import NoReturn
 
+from huggingface_hub.errors import HfHubHTTPError
+
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import Patience
 
@@ -15,12 +17,35 @@ def disable_inner_retries() -> None:
         setattr(datasets.config, f"STREAMING_{operation}_RETRY_INTERVAL", 0)
 
 
+def is_offline() -> bool:
+    """Whether the user keeps datasets from the network, by HF_HUB_OFFLINE or HF_DATASETS_OFFLINE."""
+    import datasets.config
+
+    return bool(datasets.config.HF_HUB_OFFLINE)
+
+
+def is_of_network(error: BaseException) -> bool:
+    """Whether a network is the cause of an error, or of what raised it; not a data set that cannot be opened."""
+    seen: BaseException | None = error
+    while seen is not None:
+        module = type(seen).__module__.split(".")[0]
+        if isinstance(seen, HfHubHTTPError | OSError) or module in ("httpx", "httpx2", "aiohttp", "requests"):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 class DataPatience(Patience):
-    """Gives up ``seconds`` after the last data, with one line for the user."""
+    """Gives up ``seconds`` after the last data, with one line for the user; ``then`` is what to do when there is a
+    connection again."""
+
+    def __init__(self, seconds: float, then: str = "continue with --resume") -> None:
+        super().__init__(seconds)
+        self.then = then
 
     def give_up(self, what: str, error: BaseException) -> NoReturn:
         """Raise a UserError that names the option."""
         raise UserError(
             f"{what} gave no data for {self.seconds:.0f} s (--data-timeout): {one_line(error, 160)}; when the"
-            " connection is back, continue with --resume"
+            f" connection is back, {self.then}"
         ) from error

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import json
 import logging
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import timm
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -22,6 +24,7 @@ from torch import nn
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.timm_model import as_timm
+from dccd_timm.models.weights import DAMAGED, check_weights
 from dccd_timm.recipe.model_name import ModelName
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ def check_name(name: str, role: str) -> None:
     parsed = ModelName.parse(name)
     if parsed.source == "hf-hub":
         _ask_hub(parsed, role)
+    elif parsed.source == "local-dir" and (config := Path(parsed.place) / "config.json").is_file():
+        _check_config(config, f"{role} {name}")
     if parsed.source != "timm":
         return
     architecture = split_model_name_tag(parsed.place)[0]
@@ -59,9 +64,11 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
     try:
         return timm.create_model(name, **kwargs)
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise UserError(
-            f"{role} {name}: its weights could not be downloaded ({one_line(error)}); check the name and the network"
-        ) from error
+        raise UserError(f"{role} {name}: its weights could not be downloaded: {_cause(error)}") from error
+    except DAMAGED as error:
+        for path in _weights_of(ModelName.parse(name)):
+            check_weights(path, f"{role} {name}: {path.name}")
+        raise UserError(f"{role} {name}: its weights cannot be read: {one_line(error)}") from error
     except FileNotFoundError as error:
         where = error.filename or one_line(error) or name
         raise UserError(f"{role} {name}: {where} does not exist") from error
@@ -94,15 +101,16 @@ def checkpoint_file(name: str, role: str) -> str:
         UserError: when the Hub does not have it, or cannot be asked and the cache is empty.
     """
     parsed = ModelName.parse(name)
-    if parsed.source == "local-dir":
-        return str(Path(parsed.place) / "model.safetensors")
-    if parsed.source == "timm":
-        return name
-    _ask_hub(parsed, role)
-    try:
-        return hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
-    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise UserError(f"{role} {name}: its weights could not be downloaded ({one_line(error)})") from error
+    path = str(Path(parsed.place) / "model.safetensors") if parsed.source == "local-dir" else name
+    if parsed.source == "hf-hub":
+        _ask_hub(parsed, role)
+        try:
+            path = hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
+        except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+            raise UserError(f"{role} {name}: its weights could not be downloaded: {_cause(error)}") from error
+    if Path(path).is_file():  # timm says of others that they do not exist
+        check_weights(Path(path), f"{role} {name}")
+    return path
 
 
 def origin(name: str, model: nn.Module, pretrained: bool = True) -> dict[str, str]:
@@ -134,13 +142,20 @@ def _ask_hub(model: ModelName, role: str) -> None:
     try:
         known = _cached_commit(model.place, revision)
         get_hf_file_metadata(hf_hub_url(model.place, "config.json", revision=revision))
+        _check_config(Path(hf_hub_download(model.place, "config.json", revision=revision)), name)
         return
+    except UserError:
+        raise
     except HFValidationError as error:
         raise UserError(f"{name}: {one_line(error)}") from None
     except EntryNotFoundError as error:
         raise UserError(f"{name} is no timm model: it has no config.json") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{name}: it has no branch, tag or commit {revision}") from error
+    except GatedRepoError as error:
+        if known is None:
+            raise UserError(f"{name} cannot be read: {_cause(error)}") from error
+        cause = "it is gated, and the token has no access"
     except RepositoryNotFoundError as error:
         if known is None:
             raise UserError(
@@ -153,6 +168,52 @@ def _ask_hub(model: ModelName, role: str) -> None:
         _logger.warning(
             "%s: the Hub could not be asked (%s): the copy in the cache is used, commit %s", name, cause, known[:12]
         )
+    copy = try_to_load_from_cache(model.place, "config.json", revision=revision)
+    if isinstance(copy, str):
+        _check_config(Path(copy), name)
+
+
+def _check_config(path: Path, name: str) -> None:
+    """Refuse a model of another library, by its config.json."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: its config.json cannot be read: {one_line(error)}") from error
+    if isinstance(config, dict) and "architecture" in config:
+        return
+    if isinstance(config, dict) and ("model_type" in config or "architectures" in config):
+        kind = (config.get("architectures") or [config.get("model_type")])[0]
+        raise UserError(
+            f"{name} is a model of transformers ({kind}), not of timm: choose one of"
+            " https://huggingface.co/models?library=timm"
+        )
+    raise UserError(f"{name} is no timm model: its config.json names no architecture")
+
+
+def _cause(error: BaseException) -> str:
+    """Why the Hub did not give a file, and what helps."""
+    said = " ".join(str(getattr(error, "server_message", None) or "").split()).rstrip(".")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError):
+        reason = said or "its owner grants access"
+        return f"it is gated ({reason}): ask for access on its page, then run `hf auth login` or set HF_TOKEN"
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return "it has no model.safetensors"
+    if status == 401:
+        return "the token is not valid: run `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return f"the Hub refuses it ({said or 'no reason given'})"
+    return f"{one_line(error)}; check the name and the network"
+
+
+def _weights_of(model: ModelName) -> list[Path]:
+    """The files of weights of a model that are on this machine."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    if model.source == "local-dir":
+        found: list[object] = [str(Path(model.place) / name) for name in names]
+    else:
+        found = [try_to_load_from_cache(model.place, name, revision=model.revision) for name in names]
+    return [Path(path) for path in found if isinstance(path, str) and Path(path).is_file()]
 
 
 def _cached_commit(repo_id: str, revision: str | None) -> str | None:

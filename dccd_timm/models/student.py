@@ -1,6 +1,7 @@
 """The student: any timm model, built as the recipe says, with the run's own preprocessing in its pretrained_cfg."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MethodType
 from typing import Protocol, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.load import checkpoint_file, create_sized, origin
 from dccd_timm.models.timm_model import TimmModel, as_timm
+from dccd_timm.models.weights import check_weights
 from dccd_timm.recipe import Recipe, Student
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.recipe.model_name import ModelName
@@ -27,6 +29,8 @@ def build_student(options: Student, num_classes: int | None) -> tuple[nn.Module,
         UserError: when the model cannot be built or does not take such images.
     """
     role = "student (--model)"
+    if options.pretrained_path and Path(options.pretrained_path).is_file():
+        check_weights(Path(options.pretrained_path), f"--pretrained-path {options.pretrained_path}")
     # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
     overlay = dict(file=options.pretrained_path, num_classes=-1) if options.pretrained_path else None
     created = create_sized(

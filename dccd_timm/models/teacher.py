@@ -20,6 +20,7 @@ from dccd_timm.models.fold import fold_batch_norms
 from dccd_timm.models.load import check_name, create
 from dccd_timm.models.taps import single_head, tapped_forward
 from dccd_timm.models.timm_model import as_timm
+from dccd_timm.models.weights import check_weights
 
 # ITU-R BT.601 luma, what PIL's convert("L") uses
 _LUMA = (0.299, 0.587, 0.114)
@@ -72,6 +73,7 @@ def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: 
             f"teacher checkpoint {checkpoint} does not exist" + (f"; near it lies {near[0]}" if near else "")
         )
     check_name(name, role)
+    check_weights(Path(checkpoint), f"teacher checkpoint {checkpoint}")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # plain options, which older programs saved along
             state = load_state_dict(checkpoint, use_ema=True)

@@ -26,6 +26,7 @@ from dccd_timm.launch.process import detach_worker
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.models.load import create_sized
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
+from dccd_timm.models.weights import DAMAGED, check_weights
 from dccd_timm.recipe import Validation
 from dccd_timm.recipe.data_config import DataConfig
 
@@ -109,9 +110,12 @@ def _build_model(options: Validation) -> nn.Module:
     if options.checkpoint:
         if not Path(options.checkpoint).is_file():
             raise UserError(f"checkpoint {options.checkpoint} does not exist")
+        check_weights(Path(options.checkpoint), f"checkpoint {options.checkpoint}")
         try:
             load_checkpoint(model, options.checkpoint, options.use_ema)
-        except Exception as error:  # torch, safetensors and zip readers each raise their own kinds on a bad file
+        except DAMAGED as error:
+            raise UserError(f"checkpoint {options.checkpoint} cannot be read: {one_line(error)}") from error
+        except Exception as error:  # timm's converters of other projects' weights raise any kind
             raise UserError(
                 f"checkpoint {options.checkpoint} does not fit {options.model}: {one_line(error)}"
             ) from error

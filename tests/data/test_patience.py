@@ -4,8 +4,9 @@ import datasets.config
 import pytest
 
 from dccd_timm import network
-from dccd_timm.data.patience import DataPatience, disable_inner_retries
+from dccd_timm.data.patience import DataPatience, disable_inner_retries, is_of_network, is_offline
 from dccd_timm.errors import UserError
+from tests.test_network import http_error, httpx
 
 
 def test_a_source_that_stays_away_is_one_line(monkeypatch):
@@ -27,3 +28,27 @@ def test_datasets_does_not_retry_on_its_own(monkeypatch):
     disable_inner_retries()
     assert datasets.config.STREAMING_READ_MAX_RETRIES == datasets.config.STREAMING_OPEN_MAX_RETRIES == 1
     assert datasets.config.STREAMING_READ_RETRY_INTERVAL == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "network"),
+    [
+        (http_error(503), True),
+        (httpx.ConnectError("no route"), True),
+        (ConnectionError("cut"), True),
+        (RuntimeError("Dataset scripts are no longer supported, but found x.py"), False),
+        (ValueError("no such split"), False),
+    ],
+    ids=repr,
+)
+def test_only_a_network_is_waited_for(error, network):
+    assert is_of_network(error) is network
+    outer = RuntimeError("generation failed")
+    outer.__cause__ = error
+    assert is_of_network(outer) is network
+
+
+def test_either_variable_keeps_datasets_offline(monkeypatch):
+    for offline in (True, False):
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
+        assert is_offline() is offline

@@ -1,11 +1,18 @@
 """Models by name: what is built, where weights come from, and one line for each failure."""
 
+import json
+
 import pytest
 import timm
 from timm.models import save_for_hf
 
 from dccd_timm.errors import UserError
 from dccd_timm.models.load import checkpoint_file, create, create_sized, origin
+from dccd_timm.models.student import build_student
+from dccd_timm.models.teacher import load_teacher
+from dccd_timm.recipe import load_recipe, load_validation
+from dccd_timm.run.validate import _build_model
+from tests.models.test_weights import POINTER
 
 
 def test_sizes_reach_the_architectures_that_take_them():
@@ -43,3 +50,56 @@ def test_origins(tmp_path):
     save_for_hf(timm.create_model("test_vit"), tmp_path, safe_serialization=True)
     folder = f"local-dir:{tmp_path}"
     assert origin(folder, timm.create_model(folder)) == {"name": "test_vit"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An exported model."""
+    save_for_hf(timm.create_model("test_resnet", num_classes=3), tmp_path, safe_serialization=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("content", "words"), [(POINTER, "pointer of Git LFS"), (None, "cut short or damaged")])
+def test_weights_that_are_none_are_refused_wherever_they_are_named(folder, content, words):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(content or weights.read_bytes()[:-10])
+    name = f"local-dir:{folder}"
+    data = ["--data-dir", str(folder)]
+    for use in (
+        lambda: create(name, "student", pretrained=True),
+        lambda: checkpoint_file(name, "--initial-checkpoint"),
+        lambda: load_teacher(name),
+        lambda: load_teacher("test_resnet", str(weights)),
+        lambda: build_student(load_recipe([*data, "--model", name, "--pretrained"]), 3),
+        lambda: build_student(load_recipe([*data, "--model", "test_resnet", "--initial-checkpoint", name]), 3),
+        lambda: build_student(load_recipe([*data, "--model", "test_resnet", "--initial-checkpoint", str(weights)]), 3),
+        lambda: build_student(load_recipe([*data, "--model", "test_resnet", "--pretrained-path", str(weights)]), 3),
+        lambda: _build_model(load_validation(["--model", name, *data])),
+        lambda: _build_model(load_validation(["--model", "test_resnet", "--checkpoint", str(weights), *data])),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"architectures": ["ViTForImageClassification"]},
+            r"of transformers \(ViTForImageClassification\), not of timm",
+        ),
+        ({"model_type": "vit"}, r"a model of transformers \(vit\)"),
+        ({"hidden": 3}, "is no timm model: its config.json names no architecture"),
+        (None, "its config.json cannot be read"),
+    ],
+)
+def test_models_of_other_libraries_are_named(folder, config, words):
+    (folder / "config.json").write_text(json.dumps(config) if config else "{broken")
+    name = f"local-dir:{folder}"
+    for use in (
+        lambda: load_teacher(name),
+        lambda: create_sized(name, "student", dict(in_chans=None, img_size=None, input_size=None), {}),
+    ):
+        with pytest.raises(UserError, match=words):
+            use()

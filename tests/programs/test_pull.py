@@ -15,6 +15,7 @@ import yaml
 
 from tests.conftest import READ, WRITE, run_program
 from tests.fakes.model_hub.client import assert_failed
+from tests.models.test_weights import POINTER
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,27 @@ def story(words):
     print(model.num_classes, checkpoint_file(words[0], "--initial-checkpoint").endswith("model.safetensors"))
 guarded(story, [name])
 """
+
+
+def test_what_a_repository_is_not_is_said(model_hub, client, tmp_path):
+    files = {
+        "transformers": {"config.json": b'{"architectures": ["ViTForImageClassification"]}', "model.safetensors": b"x"},
+        "empty": {"config.json": b'{"architecture": "test_resnet"}'},
+        "pointer": {"config.json": b'{"architecture": "test_resnet"}', "model.safetensors": POINTER},
+    }
+    for repo, parts in files.items():
+        name = f"alice/{repo}-{'xet' if client.xet else 'lfs'}"
+        model_hub.create(name, "alice", "write", private=False)
+        tree = {path: model_hub.record(content) for path, content in parts.items()}
+        model_hub.commit(model_hub.repos[name], "refs/heads/main", tree, "x")
+        words = {"transformers": "of transformers (ViTForImageClassification), not of timm",
+                 "empty": "it has no model.safetensors", "pointer": "pointer of Git LFS"}[repo]  # fmt: skip
+        assert_failed(client.do(PULL, READ, name=f"hf-hub:{name}"), words)
+    gated = dict(status=403, message="Access is restricted. Visit the page", headers={"X-Error-Code": "GatedRepo"})
+    model_hub.fail(f"/{name}/", times=1000, **gated)
+    assert_failed(
+        client.do(PULL, READ, name=f"hf-hub:{name}@new"), "it is gated (Access is restricted. Visit the page)"
+    )
 
 
 def test_pull_by_revision_from_an_old_cache_and_what_is_not_there(model_hub, pushed, client):

@@ -4,10 +4,12 @@ A new origin is a file here and its line in ``_OPENERS``.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.hfids import open_hfids
 from dccd_timm.data.sources.timm_readers import open_timm
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import Images
 
 __all__ = ["Source", "open_split"]
@@ -16,6 +18,8 @@ __all__ = ["Source", "open_split"]
 _OPENERS: dict[str, Callable[[Images, str, bool, int | None], Source]] = {
     "hfids": open_hfids,
 }
+# What timm reads; it would take any other name for a folder of class folders, and not use it.
+_READ_BY_TIMM = ("folder", "image_folder", "imagefolder", "tar", "torch", "hfds", "tfds", "wds")
 
 
 def open_split(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
@@ -25,4 +29,8 @@ def open_split(images: Images, split: str, is_training: bool, num_samples: int |
         UserError: missing or empty folder, unknown split or column, unreadable data set; one line with the fix.
     """
     origin, slash, _ = images.dataset.partition("/")
+    if images.dataset and origin.lower() not in (*_OPENERS, *_READ_BY_TIMM):
+        name = images.dataset
+        other = f"--data-dir {name}" if Path(name).exists() else "--data-dir FOLDER for a folder of class folders"
+        raise UserError(f"--dataset {name} names no reader: give hfids/{name}, or {other}")
     return _OPENERS.get(origin if slash else "", open_timm)(images, split, is_training, num_samples)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from timm.data.readers.class_map import load_class_map
 
-from dccd_timm.data.patience import DataPatience, disable_inner_retries
+from dccd_timm.data.patience import DataPatience, disable_inner_retries, is_of_network, is_offline
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.folders import number_listed
 from dccd_timm.data.sources.hfids_folder import HfidsFolder
@@ -37,9 +37,7 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     name = images.dataset.removeprefix("hfids/")
     folder = _local_folder(name, images.data_dir)
     if folder is None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise UserError(
-            f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
-        )
+        raise UserError(_no_such_name(name))
     disable_inner_retries()
     limit_requests()
     timeout = 0.0 if folder else min(_OPENING_SECONDS, images.data_timeout)
@@ -71,6 +69,15 @@ def _local_folder(name: str, data_dir: str | None) -> Path | None:
     return next((path for path in candidates if path.is_dir()), None)
 
 
+def _no_such_name(name: str) -> str:
+    """What is wrong with a name that is neither a folder nor that of a data set of the Hub."""
+    if found := re.fullmatch(r"(?:https?://[^/]+/)?datasets/([\w.-]+/[\w.-]+?)(?:/.*)?", name):
+        return f"--dataset hfids/{name} is an address: the data set is hfids/{found[1]}"
+    if found := re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)[@:](.+)", name):
+        return f"{name} does not exist: a branch, tag or commit of hfids/{found[1]} is --dataset-revision {found[2]}"
+    return f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
+
+
 def _open(
     images: Images, name: str, folder: Path | None, split: str, timeout: float
 ) -> "tuple[DatasetBuilder, IterableDataset]":
@@ -84,14 +91,19 @@ def _open(
         dataset = builder.as_streaming_dataset(split=split).decode(False)
         return builder, dataset if dataset.features else dataset._resolve_features()
 
+    patience = DataPatience(timeout, "start again")
     try:
-        return opened() if folder else retry(opened, name, DataPatience(timeout))
+        return opened() if folder or is_offline() else retry(opened, name, patience, is_of_network)
     except UserError:
         raise
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
         what = f"data folder {folder}" if folder else f"{name} is no local folder, and as a Hub data set it"
         text = one_line(error)
         hint = "; choose one by --dataset-config" if "config" in text.lower() and not images.dataset_config else ""
+        if "scripts are no longer supported" in text:
+            hint = "; the Hub may have converted it: try --dataset-revision refs/convert/parquet"
+        if not folder and is_offline():
+            hint = "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, and there is no copy of it here: unset it"
         raise UserError(f"{what} cannot be opened, split {split}: {text}{hint}") from error
 
 

@@ -48,3 +48,39 @@ def test_class_names_need_a_class_map(tmp_path):
     assert names == CLASSES[::-1] and Counter(t for t, _ in found.elements()) == {0: 3, 1: 3, 2: 3}
     with pytest.raises(UserError, match=r"--class-map .*none.txt cannot be read"):
         seen(*words, "--class-map", tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://huggingface.co/datasets/alice/good", "is an address: the data set is hfids/alice/good"),
+        ("datasets/alice/good/tree/main", "the data set is hfids/alice/good"),
+        ("alice/good@v1", "of hfids/alice/good is --dataset-revision v1"),
+        ("no/such/folder", "data folder no/such/folder does not exist"),
+    ],
+)
+def test_a_name_that_is_none_is_told_how_to_be_one(name, words):
+    with pytest.raises(UserError, match=words):
+        opened_split(load_recipe(["--dataset", f"hfids/{name}"]))
+
+
+@pytest.mark.parametrize(
+    ("offline", "error", "words"),
+    [
+        (True, ConnectionError("Couldn't reach 'alice/good' on the Hub"), "OFFLINE is set, and there is no copy of it"),
+        (False, RuntimeError("Dataset scripts are no longer supported, but found good.py"), "refs/convert/parquet"),
+    ],
+)
+def test_what_no_waiting_helps_is_said_at_once(offline, error, words, monkeypatch):
+    asked = []
+
+    def load(*arguments, **options):
+        asked.append(arguments)
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load)
+    monkeypatch.setattr("dccd_timm.data.sources.hfids.is_offline", lambda: offline)
+    monkeypatch.setattr("dccd_timm.network.time.sleep", asked.append)
+    with pytest.raises(UserError, match=words) as caught:
+        opened_split(load_recipe(["--dataset", "hfids/alice/good"]))
+    assert len(asked) == 1 and str(error) in str(caught.value) and "--resume" not in str(caught.value)

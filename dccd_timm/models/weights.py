@@ -1,0 +1,37 @@
+"""Files of weights that are none, or damaged: found before a reader fails on them without the cause."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import safetensors
+
+from dccd_timm.errors import UserError, one_line
+
+# What the readers of safetensors and PyTorch files raise
+DAMAGED = (safetensors.SafetensorError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile)
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_weights(path: Path, what: str) -> None:
+    """Refuse a pointer of Git LFS, and a safetensors file that is cut short or damaged; ``what`` names the file.
+
+    Raises:
+        UserError: with what helps.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if start == _POINTER:
+        raise UserError(f"{what} is a pointer of Git LFS and has no weights: run `git lfs pull`, or download it again")
+    if not start:
+        raise UserError(f"{what} is empty: copy or download it again")
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):  # torch.save's own format
+        raise UserError(f"{what} is cut short: copy or download it again")
+    if path.suffix == ".safetensors":
+        try:
+            with safetensors.safe_open(path, framework="pt"):  # reads the header and compares the size
+                pass
+        except safetensors.SafetensorError as error:
+            raise UserError(
+                f"{what} is cut short or damaged: copy or download it again ({one_line(error, 120)})"
+            ) from error
