@@ -88,7 +88,7 @@ def build_eval_loader(
 ) -> EvalLoader:
     """Each image of a split once, over all ranks; ``batch_size`` is ``images``' own where it is None."""
     batch_size = batch_size or images.batch_size
-    reader = Reader(decode, eval_view(images, data_config), image_mode(images), seed=None)
+    reader = Reader(decode, eval_view(images, data_config), image_mode(images), None, source.indices)
     reading = _reading(images, source, reader, num_classes, batch_size, rank)
     prepare = ViewPreparer(rank.device, data_config["mean"], data_config["std"])
     return EvalLoader(source, source.eval_loader(reading), batch_size, prepare, _skip_counter(images))
@@ -97,9 +97,9 @@ def build_eval_loader(
 def _train_reading(recipe: Recipe, source: Source, data_config: DataConfig, num_classes: int, rank: Rank) -> Reading:
     views, mode = train_views(recipe, data_config), image_mode(recipe)
     if recipe.pil_views:
-        reader = Reader(decode, views, mode, recipe.seed)
+        reader = Reader(decode, views, mode, recipe.seed, source.indices)
     else:
-        reader = Reader(decode_pixels, FastViews(views.transforms), mode, recipe.seed)
+        reader = Reader(decode_pixels, FastViews(views.transforms), mode, recipe.seed, source.indices)
     return _reading(recipe, source, reader, num_classes, recipe.batch_size, rank)
 
 

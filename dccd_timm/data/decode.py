@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -112,6 +112,7 @@ class Reader:
         transform: from a decoded image to its views [C, H, W].
         mode: PIL mode to decode to.
         seed: augmentations are drawn from it and the image's position; None draws nothing, for evaluation.
+        indices: class indices by those of the records, where these differ.
     """
 
     def __init__(
@@ -120,8 +121,9 @@ class Reader:
         transform: Callable[[Any], tuple[Tensor, ...]],
         mode: str,
         seed: int | None,
+        indices: Sequence[int] | None = None,
     ) -> None:
-        self.decode, self.transform, self.mode, self.seed = decode, transform, mode, seed
+        self.decode, self.transform, self.mode, self.seed, self.indices = decode, transform, mode, seed, indices
 
     def sample(self, record: Record, *position: int) -> Sample:
         """The sample of a record at this position of the split; a record that cannot be decoded is skipped."""
@@ -131,7 +133,10 @@ class Reader:
             image = self.decode(record.image, self.mode)
         except OSError as error:
             return Sample.skipping(record.name, error)
+        target = int(record.target)
+        if self.indices is not None and 0 <= target < len(self.indices):
+            target = self.indices[target]
         if self.seed is None:
-            return Sample(self.transform(image), int(record.target))
+            return Sample(self.transform(image), target)
         with seeded(self.seed, *position):
-            return Sample(self.transform(image), int(record.target))
+            return Sample(self.transform(image), target)

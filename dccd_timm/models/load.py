@@ -95,7 +95,8 @@ def create_sized(
 
 
 def checkpoint_file(name: str, role: str) -> str:
-    """The file of weights of ``hf-hub:owner/name``, ``local-dir:path``, or a path, which stays as it is.
+    """The file of weights of ``hf-hub:owner/name``, ``local-dir:path``, or a path, which stays as it is; the first two
+    have their config.json beside it.
 
     Raises:
         UserError: when the Hub does not have it, or cannot be asked and the cache is empty.
@@ -105,6 +106,7 @@ def checkpoint_file(name: str, role: str) -> str:
     if parsed.source == "hf-hub":
         _ask_hub(parsed, role)
         try:
+            hf_hub_download(parsed.place, "config.json", revision=parsed.revision)
             path = hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
         except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
             raise UserError(f"{role} {name}: its weights could not be downloaded: {_cause(error)}") from error

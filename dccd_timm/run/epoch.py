@@ -179,6 +179,7 @@ class EpochEnd:
             skipped_updates=progress.skipped_updates,
             skipped_images=sum(skipped.values()),
             skipped_first=list(skipped)[:_NAMED],
+            class_names=self.splits.train.names or [],
         )
         loader = self.training.loader
         rank = SavedRank(position=loader.state(), meter=progress.meter, skipped=loader.skips.images)

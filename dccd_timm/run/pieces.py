@@ -15,11 +15,13 @@ from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.process import detach_worker
+from dccd_timm.models.classes import class_names
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
+from dccd_timm.run.classes import number_network, number_split, number_student
 from dccd_timm.task.build import build_task, teacher_of
 
 
@@ -39,6 +41,8 @@ def open_splits(recipe: Recipe) -> Splits:
     """
     train = open_split(recipe, recipe.train_split, True, recipe.train_num_samples)
     val = open_split(recipe, recipe.val_split, False, recipe.val_num_samples) if recipe.val_split else None
+    if val is not None:
+        number_split(val, train.names, f"split {recipe.val_split}", f"split {recipe.train_split}")
     return Splits(train, val)
 
 
@@ -73,6 +77,8 @@ def build_training(
     teacher = None
     if recipe.kd_model_name:
         teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
+        theirs = class_names(teacher, recipe.kd_teacher_checkpoint)
+        number_network(teacher, theirs, splits.train.names, f"teacher {recipe.kd_model_name}")
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)
     dtype = teacher_dtype(recipe, accelerator)
     task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
@@ -95,6 +101,7 @@ def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, 
     num_classes = as_timm(student).num_classes
     if names and len(names) > num_classes:
         raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
+    number_student(recipe, student, names)
     check_batch_norm(student, recipe)
     return student, data_config
 

@@ -16,12 +16,14 @@ from dccd_timm.data.sources import open_split
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
+from dccd_timm.models.classes import class_names
 from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.report.evidence import evaluate_networks
 from dccd_timm.report.schema import NetworkReport, Report
+from dccd_timm.run.classes import number_network, number_split_for
 from dccd_timm.run.finish import control_report, load_exported, write_report
 from dccd_timm.run.publisher import Publisher
 
@@ -80,12 +82,16 @@ def _evaluate(
     if control_run:
         others["control"] = load_exported(control_run / "best", accelerator)
         check_classes(others["control"], num_classes, str(control_run))
+    names = class_names(student)
+    split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
+    number_split_for(student, names, split, f"split {recipe.val_split}")
     networks = {"student": student}
     for name, model in others.items():  # each adapts the images to the normalisation and size of its model
+        theirs = class_names(model, recipe.kd_teacher_checkpoint if name == "teacher" else None)
+        number_network(model, theirs, names or split.names, f"{name} of {folder}")
         img_size = recipe.kd_teacher_img_size if name == "teacher" else "own"
         adapter = FrozenTeacher(model, config["mean"], config["std"], config["input_size"], img_size=img_size)
         networks[name] = adapter.to(accelerator.device)
-    split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
     rank, batch_size = Rank(accelerator.device), recipe.validation_batch_size
     loader = build_eval_loader(recipe, split, config, num_classes, rank, batch_size)
 

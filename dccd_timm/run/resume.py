@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 from dccd_timm.batch import MeterState
 from dccd_timm.data.loader import SavedPosition
 from dccd_timm.engine.loop import Start
+from dccd_timm.models.classes import labels_beside
 from dccd_timm.recipe import Recipe
 from dccd_timm.run.folder import restarted
 from dccd_timm.run.pieces import Training
@@ -31,6 +32,13 @@ class ResumePoint:
     progress: SavedProgress | None = None
     position: SavedPosition | None = None
     skipped_images: dict[str, int] = field(default_factory=dict)
+
+    def class_names(self, run: Path) -> list[str] | None:
+        """Names of the classes that the training had, from its last export where the state does not say."""
+        if self.progress is not None and self.progress.class_names:
+            return self.progress.class_names
+        labels = labels_beside(run / "last" / "model.safetensors")
+        return [str(name) for name in labels] if isinstance(labels, list) else None
 
     def restore(self, training: Training, recipe: Recipe, accelerator: Accelerator) -> None:
         """Load the state, if there is one, into a training that was built from ``position``."""

@@ -37,7 +37,8 @@ class SavedProgress(JsonDataclass):
     ``batches`` of ``epoch`` are done, or all of them and what follows an epoch when ``complete``; ``updates`` counts
     those of all epochs. ``world`` is the number of processes, ``meter`` the losses of the epoch on rank 0. ``seconds``,
     ``skipped_updates`` and ``skipped_images`` are those of the whole training, ``skipped_first`` names the first
-    images. States of older versions have none of these four.
+    images. ``class_names`` are in index order, empty where the data has none. States of older versions have none of
+    these five.
     """
 
     epoch: int
@@ -52,6 +53,7 @@ class SavedProgress(JsonDataclass):
     skipped_updates: int = 0
     skipped_images: int = 0
     skipped_first: list[str] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, state: Path) -> "SavedProgress":

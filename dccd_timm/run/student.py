@@ -11,6 +11,7 @@ from dccd_timm.errors import UserError
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.schema import Report
 from dccd_timm.run.begin import begin_run
+from dccd_timm.run.classes import number_resumed
 from dccd_timm.run.epoch import EpochEnd
 from dccd_timm.run.finish import finish
 from dccd_timm.run.folder import FolderLock
@@ -32,6 +33,8 @@ def train_student(
     lock.acquire_existing()  # before anything is read; a new folder is made once all is well
     accelerator.wait_for_everyone()
     point = find_resume_point(recipe, folder, accelerator)
+    if point.state is not None:
+        number_resumed(splits.train, splits.val, point.class_names(folder), folder)
     training = build_training(recipe, splits, accelerator, point.start.epoch, point.position)
     if point.start.epoch >= training.schedule.num_epochs and Report.read(folder):
         raise UserError(f"{folder} is trained already, for {point.start.epoch} epochs: raise --epochs to continue")

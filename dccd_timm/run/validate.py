@@ -24,11 +24,13 @@ from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.process import detach_worker
 from dccd_timm.launch.ranks import all_together
+from dccd_timm.models.classes import class_names
 from dccd_timm.models.load import create_sized
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.models.weights import DAMAGED, check_weights
 from dccd_timm.recipe import Validation
 from dccd_timm.recipe.data_config import DataConfig
+from dccd_timm.run.classes import number_network, number_split_for
 
 
 def validate(options: Validation) -> dict[str, object]:
@@ -71,8 +73,14 @@ def _evaluate(options: Validation, model: nn.Module, config: DataConfig, acceler
     """Metrics of the model; with a teacher also ``teacher_*`` and ``agreement``."""
     num_classes: int = model.num_classes  # type: ignore[assignment]
     networks = {"model": model}
+    images = replace(options, in_chans=config["input_size"][0])  # the model's, where --in-chans is not given
+    split = open_split(images, options.split, False, options.num_samples)
+    names = class_names(model, options.checkpoint or None)
+    number_split_for(model, names, split, f"split {options.split}")
     if options.teacher:
         teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes)
+        theirs = class_names(teacher, options.teacher_checkpoint)
+        number_network(teacher, theirs, names or split.names, f"teacher {options.teacher}")
         try:
             frozen = FrozenTeacher(
                 teacher, config["mean"], config["std"], config["input_size"], img_size=options.teacher_img_size
@@ -83,8 +91,6 @@ def _evaluate(options: Validation, model: nn.Module, config: DataConfig, acceler
     if options.torchcompile:
         compiled = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
         networks["model"] = cast(nn.Module, compiled)
-    images = replace(options, in_chans=config["input_size"][0])  # the model's, where --in-chans is not given
-    split = open_split(images, options.split, False, options.num_samples)
     rank = Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, detach_worker)
     loader = build_eval_loader(images, split, config, num_classes, rank)
     create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)

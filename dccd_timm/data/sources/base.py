@@ -66,6 +66,14 @@ class Source(Protocol):
 
     names: list[str] | None  # class names in index order
     num_samples: int
+    indices: list[int] | None = None  # of the classes in names, by their indices in the records, where these differ
+
+    def renumber(self, names: list[str]) -> None:
+        """Number the classes as in ``names``, which has all of them."""
+        order = {name: index for index, name in enumerate(names)}
+        moved = [order[name] for name in self.names or ()]
+        self.indices = moved if self.indices is None else [moved[index] for index in self.indices]
+        self.names = names
 
     @property
     def shuffle_block(self) -> int | None:
