@@ -184,8 +184,8 @@ class _Trainer:
         parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         if bar.disable:
             _logger.info(
-                "epoch %d  update %d  %s  lr %.3g  %.0f views/s",
-                epoch + 1, self.updates, parts, rate, views_per_second,
+                "epoch %d/%d  update %d  %s  lr %.3g  %.0f views/s",
+                epoch + 1, self.schedule.num_epochs, self.updates, parts, rate, views_per_second,
             )  # fmt: skip
         else:
             bar.set_postfix_str(f"{parts}  lr {rate:.3g}  {views_per_second:.0f} views/s")

@@ -7,6 +7,8 @@ from typing import Literal, Self
 Source = Literal["timm", "hf-hub", "local-dir"]
 _PREFIXES: dict[str, Source] = {"hf-hub": "hf-hub", "hf_hub": "hf-hub", "local-dir": "local-dir"}
 
+_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
+
 
 @dataclass(frozen=True)
 class ModelName:
@@ -58,6 +60,13 @@ class ModelName:
     def brings_weights(self) -> bool:
         """Whether the name stands for one set of weights, so that no checkpoint can be given beside it."""
         return self.source != "timm"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights come with it beside the architecture; a repository on the Hub is taken to have some."""
+        if self.source == "local-dir":
+            return any(path.suffix in _WEIGHTS for path in Path(self.place).glob("*"))
+        return self.source == "hf-hub"
 
     @property
     def is_private(self) -> bool:

@@ -54,6 +54,19 @@ def contradictions(recipe: Recipe) -> list[str]:
     return [*_of_method(recipe), *_of_views(recipe), *_of_images(recipe), *_of_run(recipe)]
 
 
+def advice(recipe: Recipe) -> Iterator[str]:
+    """One line for each setting that is allowed and yet hardly wanted, with the flag that changes it."""
+    if recipe.sched != "none" and recipe.epochs <= recipe.warmup_epochs and not recipe.warmup_prefix:
+        yield (
+            f"{recipe.epochs} epochs end within the {recipe.warmup_epochs} epochs of warm-up, so the learning rate is"
+            " never reached: lower --warmup-epochs, or raise --epochs"
+        )
+    model = ModelName.parse(recipe.model)
+    begins = not (recipe.pretrained or recipe.initial_checkpoint or recipe.pretrained_path or recipe.resume)
+    if begins and model.has_weights:
+        yield f"{recipe.model} has weights and the student starts from random ones: --pretrained starts from its own"
+
+
 def _of_method(recipe: Recipe) -> Iterator[str]:
     method = METHODS[recipe.kd_distill_type]
     if method.distills and not recipe.kd_model_name:

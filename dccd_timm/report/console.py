@@ -41,7 +41,7 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     ]
     size = "x".join(map(str, facts.input_size))
     lines = {
-        "student": _network(facts.student, facts.gmacs.get("student")),
+        "student": f"{_network(facts.student, facts.gmacs.get('student'))}, weights: {weights_of(facts.student)}",
         "teacher": _network(facts.teacher, facts.gmacs.get("teacher")) if facts.teacher else "",
         "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
         "method": ", ".join([recipe.kd_distill_type, *weights]),
@@ -57,6 +57,11 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
 def _network(network: NetworkReport, gmacs: float | None) -> str:
     cost = "" if not gmacs else f", {gmacs:.3g} GMACs" if gmacs >= 0.1 else f", {1000 * gmacs:.3g} MMACs"
     return f"{network.name}, {network.parameters_m:.3f} M parameters{cost}"
+
+
+def weights_of(network: NetworkReport) -> str:
+    """Where a network's first weights came from."""
+    return network.start.name if network.start else "random"
 
 
 def closing_table(report: Report) -> str:

@@ -15,9 +15,10 @@ _SPEED = "views_per_second"
 METRICS = ("loss", "top1", "top5")
 
 
-def append_epoch(folder: Path, progress: Progress, metrics: dict[str, float], with_eval: bool) -> None:
-    """Append an epoch's row to the summary.csv of a run's ``folder``, and log it.
+def append_epoch(folder: Path, progress: Progress, epochs: int, metrics: dict[str, float], with_eval: bool) -> None:
+    """Append an epoch's row to the summary.csv of a run's ``folder``, and log it as one of so many ``epochs``.
 
+    The file counts epochs from 0, as timm's does and all files of a run do; people read them from 1, here as anywhere.
     The evaluation columns exist ``with_eval`` and are empty where ``metrics`` are, in epochs without validation.
     """
     path = folder / "summary.csv"
@@ -28,7 +29,7 @@ def append_epoch(folder: Path, progress: Progress, metrics: dict[str, float], wi
     update_summary(progress.epoch, train, evaluated, filename=str(path), lr=progress.lr, write_header=not path.exists())
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     top1 = f"  top-1 {metrics['top1']:.2f} %" if metrics else ""
-    _logger.info("epoch %d  %s  %.0f views/s%s", progress.epoch + 1, losses, progress.views_per_second, top1)
+    _logger.info("epoch %d/%d  %s  %.0f views/s%s", progress.epoch + 1, epochs, losses, progress.views_per_second, top1)
 
 
 def _drop_rows_from(path: Path, epoch: int) -> None:

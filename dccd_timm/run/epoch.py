@@ -148,7 +148,8 @@ class EpochEnd:
     def _write(self, progress: Progress, metrics: dict[str, float], better: bool) -> None:
         """Write what an epoch leaves beside its state: exports, its row, and an interim push."""
         self._export(progress.epoch, metrics, better)
-        append_epoch(self.folder, progress, metrics, with_eval=self.training.val is not None)
+        epochs = self.training.schedule.num_epochs
+        append_epoch(self.folder, progress, epochs, metrics, with_eval=self.training.val is not None)
         if not progress.stop:
             self._push_interim(progress.epoch + 1)
 

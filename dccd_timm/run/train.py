@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import logging
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -10,11 +11,14 @@ from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.rules import advice
 from dccd_timm.report.schema import Report
 from dccd_timm.run.folder import choose_folder, restarted
 from dccd_timm.run.pieces import Splits, open_splits
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.student import train_student
+
+_logger = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, publisher: Publisher) -> Report:
@@ -27,6 +31,8 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
     folder = Path(recipe.output)
     with all_together(lambda error: explain(error, recipe, folder)):
         if accelerator.is_main_process:
+            for line in advice(recipe):
+                _logger.warning(line)
             publisher.check()  # now, not after a week
         splits = open_splits(recipe)
         folder = choose_folder(recipe, accelerator)

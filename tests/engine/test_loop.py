@@ -107,5 +107,5 @@ def test_the_log_names_each_loss_at_its_interval(caplog):
     caplog.set_level(logging.INFO)
     run(Loader(batches(5)), "--log-interval", 2, epochs=1)
     lines = [record.getMessage() for record in caplog.records if record.name == "dccd_timm.engine.loop"]
-    assert [line.split("  ")[:2] for line in lines] == [["epoch 1", "update 2"], ["epoch 1", "update 4"]]
+    assert [line.split("  ")[:2] for line in lines] == [["epoch 1/1", "update 2"], ["epoch 1/1", "update 4"]]
     assert all("loss " in line and "views/s" in line for line in lines)

@@ -1,9 +1,11 @@
 """What is decided for the user, and that a setting without effect goes back to its default."""
 
 import pytest
+import torch
+from timm.scheduler import create_scheduler_v2
 
 from dccd_timm.recipe import Recipe, Validation, load_recipe
-from dccd_timm.recipe.rules import contradictions, defaults, ineffective, no_effect, resolve
+from dccd_timm.recipe.rules import advice, contradictions, defaults, ineffective, no_effect, resolve
 from tests.recipe.mistakes import assert_refused
 
 
@@ -42,3 +44,40 @@ def test_every_rule_can_be_asked_with_the_defaults():
     without_effect = [name for name in values if no_effect(Recipe, name, values)]
     assert {"hub_public", "model_ema_decay", "dccd_contrast_weight", "amp_dtype"} <= set(without_effect)
     assert not {"lr", "model", "dataset", "epochs", "dccd_views"} & set(without_effect)
+
+
+@pytest.mark.parametrize("sched", ["cosine", "step", "multistep", "poly", "tanh", "plateau", "none"])
+@pytest.mark.parametrize(("epochs", "warmup", "prefix"), [(3, 5, False), (5, 5, False), (90, 5, False), (3, 5, True)])
+def test_a_warm_up_that_lasts_to_the_end_is_mentioned(sched, epochs, warmup, prefix):
+    """Compared with the rates of timm's own scheduler."""
+    flags = ["--sched", sched, "--epochs", str(epochs), "--warmup-epochs", str(warmup), "--lr", "0.1"]
+    lines = list(advice(load_recipe([*flags, *["--warmup-prefix"] * prefix])))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler, total = create_scheduler_v2(
+        optimizer, sched, epochs, warmup_epochs=warmup, warmup_lr=1e-5, warmup_prefix=prefix, decay_epochs=90
+    )
+    rates = []
+    for epoch in range(total):
+        if scheduler:
+            scheduler.step(epoch, 0.0)
+        rates.append(optimizer.param_groups[0]["lr"])
+    reached = max(rates) > 0.09
+    assert bool(lines) is not reached
+    assert reached or lines[0].startswith(f"{epochs} epochs end within the {warmup} epochs of warm-up")
+
+
+def test_random_weights_of_a_model_that_has_some_are_mentioned(tmp_path):
+    folder = f"local-dir:{tmp_path}"
+
+    def lines(*flags):
+        return [line for line in advice(load_recipe([*flags])) if "random" in line]
+
+    assert lines("--model", folder) == []  # a configuration alone
+    (tmp_path / "model.safetensors").touch()
+    assert lines("--model", folder) == [
+        f"{folder} has weights and the student starts from random ones: --pretrained starts from its own"
+    ]
+    assert len(lines("--model", "hf-hub:owner/name")) == 1
+    assert lines("--model", "resnet18") == []  # timm's names are trained from scratch as a rule
+    for known in (["--pretrained"], ["--initial-checkpoint", "x.pth"], ["--resume", "somewhere"]):
+        assert lines("--model", folder, *known) == []

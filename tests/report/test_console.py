@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dccd_timm.recipe import load_recipe
 from dccd_timm.report.console import StartFacts, closing_table, print_closing, start_block
-from dccd_timm.report.schema import Hardware, NetworkReport, Report
+from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report
 
 STUDENT = NetworkReport(name="resnet18", method="dccd", parameters_m=11.69, top1=70.126, top5=90.0, agreement=80.5)
 TEACHER = NetworkReport(name="resnet34", parameters_m=21.8, top1=75.0, top5=92.0)
@@ -27,7 +27,7 @@ def lines(block):
 def test_the_start_block_shows_networks_method_and_the_weight_of_every_term():
     recipe = load_recipe(["--data-dir", "d", "--kd-model-name", "resnet34", "--kd-distill-type", "dccd", "-b", "32"])
     found = lines(start_block(recipe, facts()))
-    assert found["student"] == "resnet18, 11.690 M parameters, 1.81 GMACs"
+    assert found["student"] == "resnet18, 11.690 M parameters, 1.81 GMACs, weights: random"
     assert found["teacher"] == "resnet34, 21.800 M parameters"
     assert found["method"] == "dccd, task 1, kd 0.5, contrast 5, mirror 0.25"
     assert found["data"] == "d: 1000 images, 10 classes, 3x224x224"
@@ -47,7 +47,13 @@ def test_a_training_without_teacher_has_no_line_for_it():
     recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
     found = lines(start_block(recipe, facts(teacher=None, terms={"task_loss": 1.0}, gmacs={"student": 0.0123})))
     assert "teacher" not in found and found["method"] == "none, task 1"
-    assert found["student"].endswith("12.3 MMACs")
+    assert found["student"].endswith("12.3 MMACs, weights: random")
+
+
+def test_the_start_block_says_where_the_students_weights_come_from():
+    student = NetworkReport(name="resnet18", parameters_m=11.69, start=Origin(name="timm/resnet18.a1_in1k"))
+    recipe = load_recipe(["--data-dir", "d", "--pretrained"])
+    assert lines(start_block(recipe, facts(student=student)))["student"].endswith("weights: timm/resnet18.a1_in1k")
 
 
 def test_the_closing_table_has_teacher_student_and_control_side_by_side():
