@@ -92,22 +92,30 @@ class Schedule:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`state` gave."""
-        if state and isinstance(self.scheduler, PlateauLRScheduler):
-            self.scheduler.lr_scheduler.load_state_dict(state["plateau"])
+        if not state or not isinstance(self.scheduler, PlateauLRScheduler):
+            return
+        plateau = self.scheduler.lr_scheduler
+        if state["plateau"]["mode"] == plateau.mode:  # else its best value is that of another metric
+            plateau.load_state_dict(state["plateau"])
             self.scheduler.restore_lr = state["restore_lr"]
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> Schedule:
     """The recipe's learning rate schedule.
 
+    Layer decay is part of timm's schedulers: without one its factors are applied here, once.
+
     Raises:
         UserError: unknown scheduler.
     """
-    options = scheduler_kwargs(recipe, decreasing_metric=recipe.eval_metric == "loss")
+    options = scheduler_kwargs(recipe, decreasing_metric=recipe.lower_is_better)
     try:
         scheduler, num_epochs = create_scheduler_v2(optimizer, **options, updates_per_epoch=updates_per_epoch)
     except (ValueError, AssertionError, UnboundLocalError, TypeError) as error:
         raise UserError(f"scheduler {recipe.sched}: {one_line(error)}") from error
+    if scheduler is None:
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
     return Schedule(scheduler, num_epochs, recipe.sched_on_updates)
 
 

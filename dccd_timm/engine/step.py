@@ -1,6 +1,7 @@
 """One training step: forward, backward and, once enough batches are accumulated, one update of the weights."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from timm.utils import dispatch_clip_grad
 from torch import Tensor
 
 from dccd_timm.batch import Batch, fold_views
+from dccd_timm.engine.statistics import unmoved_statistics
 from dccd_timm.recipe import Recipe
 
 
@@ -33,13 +35,22 @@ def training_step(
     with accelerator.accumulate(task.get_trainable_module()):
         with accelerator.autocast():
             result = task(images, target)
-        accelerator.backward(result["loss"], **_backward_options(optimizer))
+        with _backward_context(task, recipe):
+            accelerator.backward(result["loss"], **_backward_options(optimizer))
         updates = accelerator.sync_gradients and may_update()
         if updates:
             _clip_gradients(task, optimizer, recipe, accelerator)
             optimizer.step()
         optimizer.zero_grad()
     return result, updates and not optimizer.step_was_skipped
+
+
+def _backward_context(task: TrainingTask, recipe: Recipe) -> AbstractContextManager[None]:
+    """With --grad-checkpointing the backward repeats forwards, which must not move BatchNorm's statistics again."""
+    trainable = task.get_trainable_module()
+    if not recipe.grad_checkpointing or trainable is None:
+        return nullcontext()
+    return unmoved_statistics(trainable)
 
 
 def _backward_options(optimizer: AcceleratedOptimizer) -> dict[str, Any]:

@@ -19,3 +19,8 @@ class Recipe(Device, Hub, Run, Augment, Optim, Distil, Student, Data):
     A function asks for the part that it reads: ``Optim``, ``Data``, ``Hub`` ... The last base's fields come first in
     args.yaml.
     """
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether epochs are compared by a loss: ``--eval-metric loss``, or the training loss without validation."""
+        return self.eval_metric == "loss" or not self.val_split

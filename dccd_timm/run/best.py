@@ -7,7 +7,7 @@ from typing import Literal
 from accelerate import Accelerator
 
 from dccd_timm.engine.evaluate import evaluate
-from dccd_timm.recipe import Recipe, Run, Student
+from dccd_timm.recipe import Recipe, Student
 from dccd_timm.report.schema import JsonDataclass
 from dccd_timm.run.export import export
 from dccd_timm.run.pieces import Splits, Training
@@ -40,12 +40,11 @@ def validated_weights(recipe: Recipe) -> Literal["raw", "ema"] | None:
     return "ema" if validates_ema(recipe) else "raw"
 
 
-def is_better(options: Run, metric: float, best: Best | None, validated: bool) -> bool:
+def is_better(recipe: Recipe, metric: float, best: Best | None) -> bool:
     """Whether ``metric`` beats the best epoch so far; without validation it is the training loss."""
     if best is None:
         return True
-    lower_is_better = not validated or options.eval_metric == "loss"
-    return metric < best.metric if lower_is_better else metric > best.metric
+    return metric < best.metric if recipe.lower_is_better else metric > best.metric
 
 
 def choose_weights(
@@ -68,7 +67,7 @@ def choose_weights(
     evaluator = training.task.create_evaluator()
     metrics = evaluate(model, training.val, accelerator, evaluator, channels_last=recipe.channels_last)
     assert metrics is not None
-    if not is_better(recipe, metrics[recipe.eval_metric], best, validated=True):
+    if not is_better(recipe, metrics[recipe.eval_metric], best):
         return replace(best, weights=best.weights or validated_weights(recipe))
     if accelerator.is_main_process:
         note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": epoch, **metrics}}

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from timm.utils import distribute_bn, unwrap_model
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dccd_timm.batch import Progress
 from dccd_timm.engine.evaluate import evaluate
+from dccd_timm.engine.statistics import share_statistics
 from dccd_timm.errors import logged_failure
 from dccd_timm.launch.stop import StopSignals
 from dccd_timm.recipe import Recipe
@@ -101,14 +102,14 @@ class EpochEnd:
 
     def _end_epoch(self, progress: Progress) -> bool:
         """Do what follows an epoch; False when its validation was interrupted."""
-        self._distribute_batch_norms()
+        self._share_statistics()
         metrics = self._validate(progress.epoch)
         if metrics is None:
             return False
         validates = self.training.val is not None
         metric = metrics.get(self.recipe.eval_metric) if validates else progress.losses["loss"]
         best = self.best
-        if metric is not None and is_better(self.recipe, metric, self.best, validates):
+        if metric is not None and is_better(self.recipe, metric, self.best):
             self.best = Best(progress.epoch, metric, metrics, validated_weights(self.recipe))
         if self.accelerator.is_main_process:
             try:
@@ -123,11 +124,17 @@ class EpochEnd:
             self.accelerator.log(numbers | {"lr": progress.lr, "epoch": progress.epoch}, step=progress.updates)
         return True
 
-    def _distribute_batch_norms(self) -> None:
-        """Give all ranks the same BatchNorm statistics, as --dist-bn says."""
-        world, recipe = self.accelerator.num_processes, self.recipe
-        if world > 1 and recipe.dist_bn and not recipe.sync_bn:
-            distribute_bn(unwrap_model(self.training.task.trainable_module), world, recipe.dist_bn == "reduce")
+    def _share_statistics(self) -> None:
+        """Give all ranks the same BatchNorm statistics, plain and averaged, so that what they evaluate is exported.
+
+        --dist-bn says which ones; without it they are those of rank 0, which exports.
+        """
+        task, recipe = self.training.task, self.recipe
+        if self.accelerator.num_processes == 1 or recipe.sync_bn:
+            return
+        for module in (task.get_trainable_module(), task.get_trainable_module(ema=True)):
+            if module is not None:
+                share_statistics(module, self.accelerator, mean=recipe.dist_bn == "reduce")
 
     def _validate(self, epoch: int) -> dict[str, float] | None:
         """Metrics of the student or of its average; none in epochs without validation, None when it is interrupted."""
@@ -143,7 +150,8 @@ class EpochEnd:
     def _student(self) -> nn.Module:
         student = self.training.task.get_eval_model(ema=validates_ema(self.recipe))
         assert student is not None
-        return student
+        # DDP would send buffers at each batch, of which ranks may have different numbers
+        return student.module if isinstance(student, DistributedDataParallel) else student
 
     def _write(self, progress: Progress, metrics: dict[str, float], better: bool) -> None:
         """Write what an epoch leaves beside its state: exports, its row, and an interim push."""

@@ -15,14 +15,16 @@ import safetensors.torch
 from accelerate import Accelerator
 from accelerate.utils import load as load_plain
 from timm.task import TrainingTask
-from torch import nn
+from torch import Tensor, nn
 
 from dccd_timm.atomic import replacing
 from dccd_timm.batch import MeterState
 from dccd_timm.data.loader import SavedPosition
+from dccd_timm.engine.statistics import running_statistics
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.report.schema import JsonDataclass
 from dccd_timm.run.best import Best
+from dccd_timm.task.contract import unwrapped
 
 _logger = logging.getLogger(__name__)
 
@@ -143,6 +145,9 @@ def save_state(
     with _writing(target, accelerator) as folder:
         accelerator.save_state(str(folder), safe_serialization=True)
         rank.write(folder, accelerator.process_index)
+        if accelerator.num_processes > 1:  # accelerate saves the weights of rank 0
+            statistics = {k: v.cpu().contiguous().clone() for k, v in _statistics(task).items()}
+            safetensors.torch.save_file(statistics, _statistics_file(folder, accelerator))
         if accelerator.is_main_process:
             if (ema := _ema_module(task)) is not None:
                 tensors = {k: v.detach().cpu().contiguous().clone() for k, v in ema.state_dict().items()}
@@ -209,6 +214,7 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
             accelerator.unwrap_model(task.get_trainable_module()).load_state_dict(weights)
         if (ema := _ema_module(task)) is not None:
             ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
+        _load_statistics(state, task, accelerator)
     except FileNotFoundError as error:
         missing = (
             f"{error.filename} is missing" if error.filename else one_line(error)
@@ -225,3 +231,29 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
 
 def _ema_module(task: TrainingTask) -> nn.Module | None:
     return task.get_trainable_module(ema=True) if task.has_ema() else None
+
+
+def _statistics(task: TrainingTask) -> dict[str, Tensor]:
+    """BatchNorm's running statistics of the trainable module and of its average: each rank has its own in an epoch."""
+    modules = {"plain": task.get_trainable_module(), "average": _ema_module(task)}
+    return {
+        f"{which}.{name}": statistic
+        for which, module in modules.items()
+        if module is not None
+        for name, statistic in running_statistics(unwrapped(module)).items()
+    }
+
+
+def _load_statistics(state: Path, task: TrainingTask, accelerator: Accelerator) -> None:
+    """Give this rank the statistics that it saved; on another number of ranks all keep those of rank 0."""
+    file = _statistics_file(state, accelerator)
+    if SavedProgress.read(state).world != accelerator.num_processes or not file.is_file():
+        return
+    saved = safetensors.torch.load_file(file)
+    for name, statistic in _statistics(task).items():
+        if name in saved:
+            statistic.copy_(saved[name])
+
+
+def _statistics_file(state: Path, accelerator: Accelerator) -> Path:
+    return state / f"statistics_rank{accelerator.process_index}.safetensors"

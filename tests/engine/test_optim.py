@@ -125,3 +125,43 @@ def test_plateau_continues_where_it_stopped():
     for epoch, metric in list(enumerate(metrics))[4:]:
         schedule.end_epoch(epoch, metric)
         assert optimizer.param_groups[0]["lr"] == rates[epoch]
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"), [("--val-split=", "min"), ("--eval-metric loss", "min"), ("--eval-metric top1", "max")]
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_plateau_is_that_of_torch_on_the_metric_and_without_validation_on_the_training_loss(flags, mode):
+    metrics = [2.4, 2.3, 2.2, 2.3, 2.3, 2.1, 2.0, 2.1, 2.1, 1.9, 1.8]
+    common = ["--sched", "plateau", "--patience-epochs", "1", "--warmup-epochs", "0", "--decay-rate", "0.1"]
+    optimizer, other = sgd(), sgd()
+    schedule = build_schedule(optimizer, load_recipe([*common, *flags.split(), "--lr", "1"]), 1)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(other, mode, factor=0.1, patience=1)
+    rates = []
+    for epoch, metric in enumerate(metrics):
+        schedule.end_epoch(epoch, metric)
+        reference.step(metric)
+        rates.append((mean_learning_rate(optimizer), mean_learning_rate(other)))
+    assert [rate for rate, _ in rates] == [rate for _, rate in rates]
+    assert rates[1][0] == 1 and rates[-1][0] < 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_plateau_forgets_a_best_value_that_was_a_maximum():
+    common = ["--sched", "plateau", "--patience-epochs", "0", "--warmup-epochs", "0"]
+    accuracy, loss = (build_schedule(sgd(), load_recipe([*common, *f]), 1) for f in ((), ("--val-split=",)))
+    accuracy.end_epoch(0, 60.0)
+    loss.load_state(accuracy.state())
+    assert loss.scheduler.lr_scheduler.mode == "min" and loss.scheduler.lr_scheduler.best == float("inf")
+
+
+@pytest.mark.parametrize("sched", ["none", "cosine"])
+def test_layer_decay_scales_the_rates_with_and_without_a_schedule(sched):
+    task = ClassificationTask(timm.create_model("test_vit", num_classes=3), device=torch.device("cpu"), verbose=False)
+    recipe = load_recipe(["--lr", "0.8", "--layer-decay", "0.5", "--sched", sched, "--warmup-epochs", "0"])
+    optimizer = build_optimizer(task, recipe, 1)
+    schedule = build_schedule(optimizer, recipe, 10)
+    for update in range(2):  # a rate is scaled once
+        schedule.end_update(update + 1)
+        rates = {round(group["lr"] / group["lr_scale"], 9) for group in optimizer.param_groups}
+        assert rates == {0.8} and len({group["lr"] for group in optimizer.param_groups}) > 3
