@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dccd_timm.losses.kd import distillation_loss
+from dccd_timm.losses.logit import kd
 
 Form = Literal["kl", "mse"]
 
@@ -34,7 +34,7 @@ def dynamic_difference_loss(
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = (d - d.mean(dim=-1, keepdim=True) for d in (student, teacher))
             return F.mse_loss(student, teacher)
-    return 0.5 * (distillation_loss(student, teacher, temperature) + distillation_loss(-student, -teacher, temperature))
+    return 0.5 * (kd(student, teacher, temperature=temperature) + kd(-student, -teacher, temperature=temperature))
 
 
 class DynamicDifferenceLoss(nn.Module):

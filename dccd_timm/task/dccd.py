@@ -14,7 +14,7 @@ from timm.task import resolve_classification_loss
 from torch import Tensor, nn
 
 from dccd_timm.batch import fold_views
-from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss, distillation_loss
+from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss, kd
 from dccd_timm.losses.contrast import Direction, Negatives, Scope, Targets, check_choice, common_grid
 from dccd_timm.losses.difference import Form
 from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head
@@ -167,7 +167,7 @@ class DCCDTask(TappedTask):
         return loss
 
     def _kd_loss(self, answers: Answers) -> Tensor:
-        return distillation_loss(answers.student, answers.teacher, self.temperature)
+        return kd(answers.student, answers.teacher, temperature=self.temperature)
 
     def _contrast_loss(self, answers: Answers) -> Tensor:
         pairs = zip(answers.student_maps, answers.teacher_maps, strict=True)
