@@ -12,6 +12,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
+import tests.typecheck  # noqa: F401 - named in pyproject.toml, whose plugin does not import it
 from tests.fakes.model_hub import ModelHub
 from tests.fakes.model_hub.client import Client
 

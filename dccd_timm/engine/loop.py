@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -57,6 +57,14 @@ class Loader(Protocol):
         """What counts the images that could not be read."""
 
     def __iter__(self) -> Iterator[Batch]: ...
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    """A task whose loss depends on how far the training is."""
+
+    def set_progress(self, epochs: float) -> None:
+        """Tell how many epochs are done."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,8 @@ class _Trainer:
         yield self._progress(epoch, self.loader.batches_per_epoch, meter, speed, stop)
 
     def _step(self, batch: Batch, meter: LossMeter, speed: "_Speed") -> None:
+        if isinstance(self.task, WarmsUp):
+            self.task.set_progress(self.updates / self.updates_per_epoch)
         may_update = partial(self.guard.may_update, meter, self.updates)
         result, changed = training_step(self.task, batch, self.optimizer, self.recipe, self.accelerator, may_update)
         meter.add(result, self.updates)

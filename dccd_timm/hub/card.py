@@ -120,6 +120,7 @@ class Card:
             export=self.export,
             report=self.report,
             method=METHODS[self.report.method],
+            loss_type=self.report.loss_type,
             student=self.student,
             teacher=self.teacher,
             settings=self.settings,

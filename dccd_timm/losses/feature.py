@@ -35,8 +35,8 @@ def at(student_features: Maps, teacher_features: Maps) -> Float32[Tensor, ""]:
     of CRD's benchmark, to which its weight of 1000 belongs.
     """
     with torch.autocast(student_features.device.type, enabled=False):
-        maps = _on_common_grid(student_features, teacher_features)
-        return F.mse_loss(*(F.normalize(f.square().mean(dim=1).flatten(1), dim=1) for f in maps))
+        student, teacher = _on_common_grid(student_features, teacher_features)
+        return F.mse_loss(_attention(student), _attention(teacher))
 
 
 def sp(student_features: Tensor, teacher_features: Tensor) -> Float32[Tensor, ""]:
@@ -46,8 +46,7 @@ def sp(student_features: Tensor, teacher_features: Tensor) -> Float32[Tensor, ""
     two shapes.
     """
     with torch.autocast(student_features.device.type, enabled=False):
-        flat = (f.float().flatten(1) for f in (student_features, teacher_features))
-        return F.mse_loss(*(F.normalize(f @ f.T, dim=1) for f in flat))
+        return F.mse_loss(_similarity(student_features.float()), _similarity(teacher_features.float()))
 
 
 def rkd(
@@ -103,6 +102,15 @@ def _check_channels(student: Tensor, teacher: Tensor) -> None:
 def _on_common_grid(student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
     grid = common_grid(student.shape[-2:], teacher.shape[-2:])
     return pool_to(student.float(), grid), pool_to(teacher.float(), grid)
+
+
+def _attention(features: Float[Tensor, "N C H W"]) -> Float[Tensor, "N M"]:
+    return F.normalize(features.square().mean(dim=1).flatten(1), dim=1)
+
+
+def _similarity(features: Float[Tensor, "N *_"]) -> Float[Tensor, "N N"]:
+    flat = features.flatten(1)
+    return F.normalize(flat @ flat.T, dim=1)
 
 
 def _relations(features: Float[Tensor, "N C"]) -> tuple[Float[Tensor, "N N"], Float[Tensor, "N N N"]]:

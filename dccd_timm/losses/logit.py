@@ -170,7 +170,8 @@ def _check_classes(logits: Tensor, name: str) -> None:
 
 def _standardised(logits: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     centred = logits - logits.mean(dim=1, keepdim=True)
-    return centred / (logits.std(dim=1, keepdim=True) + 1e-7)
+    scaled: Tensor = centred / (logits.std(dim=1, keepdim=True) + 1e-7)
+    return scaled
 
 
 def _kl(student: Float[Tensor, "N K"], teacher: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
@@ -189,7 +190,8 @@ def _decoupled(
 
 
 def _cosine(first: Float[Tensor, "N K"], second: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
-    return (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1) + _EPS)
+    cosine: Tensor = (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1) + _EPS)
+    return cosine
 
 
 def _column_correlation(student: Float[Tensor, "N K"], teacher: Float[Tensor, "N K"]) -> Float[Tensor, "K"]:
@@ -205,4 +207,5 @@ def _column_correlation(student: Float[Tensor, "N K"], teacher: Float[Tensor, "N
     product, of_student, of_teacher = (sum_over_ranks(parts) if shared else parts).chunk(3)
     # where() on both sides: the gradient of sqrt at 0 is infinite
     norm = torch.where(of_student > 0, torch.where(of_student > 0, of_student, 1.0).sqrt(), 0.0)
-    return product / (norm * of_teacher.sqrt() + _EPS)
+    correlation: Tensor = product / (norm * of_teacher.sqrt() + _EPS)
+    return correlation

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from dccd_timm.recipe.methods import METHODS, Method
+from dccd_timm.recipe.methods import LOGIT_LOSSES, METHODS, Method
 from dccd_timm.recipe.option import NoEffect, option, without
 
 _kd = partial(option, group="Teacher and distillation (timm's names)")
@@ -25,7 +25,28 @@ def _only(name: str) -> NoEffect:
 _ALL = METHODS.values()
 _NOT_DCCD, _NOT_FEATURE, _NOT_TOKEN = _only("dccd"), _only("feature"), _only("token")
 _NOT_DISTILLED = _unless([m for m in _ALL if m.distills], "nothing is distilled")
-_NO_TEMPERATURE = _unless([m for m in _ALL if "logits" in m.needs], "the method has no softmax temperature")
+_NO_TEMPERATURE = _unless(
+    [m for m in _ALL if "logits" in m.needs and m.name != "ofa"], "the method has no softmax temperature"
+)
+_NO_LOGIT_LOSS = _unless(
+    [m for m in _ALL if m.has_logit_loss], "only kd_distill_type logit and dccd have a loss between logits"
+)
+_NO_WARMUP = _unless(
+    [m for m in _ALL if m.has_logit_loss or m.has_feature_loss],
+    "the method has no loss between logits and is none of the feature methods",
+)
+_TAPPED = [m for m in _ALL if m.has_feature_loss]
+_NO_FEATURE_LOSS = _unless(_TAPPED, f"only kd_distill_type {', '.join(m.name for m in _TAPPED)} read it")
+
+
+def _loss(name: str) -> NoEffect:
+    """No effect under another loss between logits."""
+    return NoEffect(lambda v: v["kd_loss_type"] != name, f"only kd_loss_type {name} reads it")
+
+
+_NO_SOFTENING = NoEffect(
+    lambda v: LOGIT_LOSSES[v["kd_loss_type"]].temperature is None, "kd_loss_type wttm has kd_wttm_gamma in its place"
+)
 _NO_TEACHER = without("kd_model_name", "no teacher is named: set kd_model_name")
 _NO_CONTRAST = NoEffect(lambda v: v["dccd_contrast_weight"] == 0, "dccd_contrast_weight is 0")
 _NO_DIFFERENCE = NoEffect(lambda v: v["dccd_difference_weight"] == 0, "dccd_difference_weight is 0")
@@ -64,14 +85,56 @@ class Distil:
         no_effect=(_NO_TEACHER,),
     )
     kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS))
-    kd_loss_type: Literal["kl"] = _kd("kl", "loss between logits")
+    kd_loss_type: str = _kd(
+        "kl",
+        "loss between logits, of logit and of dccd: "
+        + ", ".join(f"{loss.name} ({loss.label})" for loss in LOGIT_LOSSES.values()),
+        choices=tuple(LOGIT_LOSSES),
+        no_effect=(_NO_LOGIT_LOSS,),
+    )
     distill_loss_weight: float | None = _kd(
-        None, "weight of the distillation loss (default 1; timm's rule)", low=0, no_effect=(_NOT_DISTILLED,)
+        None,
+        "weight of the distillation loss (default: that of the loss's paper, for kl 1)",
+        low=0,
+        no_effect=(_NOT_DISTILLED,),
     )
     task_loss_weight: float | None = _kd(
-        None, "weight of the task loss; alone it means 1 - w for distillation", low=0, no_effect=(_NOT_DISTILLED,)
+        None,
+        "weight of the task loss (default 1, for ls 0.1); alone it means 1 - w for a distillation weight of 1",
+        low=0,
+        no_effect=(_NOT_DISTILLED,),
     )
-    kd_temperature: float = _kd(4.0, "temperature of the distillation softmax", low=1e-06, no_effect=(_NO_TEMPERATURE,))
+    kd_temperature: float = _kd(
+        4.0,
+        "temperature of the distillation softmax, where none is given that of the loss's paper: "
+        + ", ".join(f"{loss.name} {loss.temperature:g}" for loss in LOGIT_LOSSES.values() if loss.temperature),
+        low=1e-06,
+        no_effect=(_NO_TEMPERATURE, _NO_SOFTENING),
+    )
+    kd_warmup_epochs: float = _kd(
+        0.0,
+        "epochs in which the weight of the loss between logits, or of a feature method, rises from 0",
+        low=0,
+        no_effect=(_NO_WARMUP,),
+    )
+    kd_dkd_alpha: float = _kd(1.0, "dkd: weight of the target's part", low=0, no_effect=(_loss("dkd"),))
+    kd_dkd_beta: float = _kd(8.0, "dkd: weight of the other classes' part", low=0, no_effect=(_loss("dkd"),))
+    kd_dist_beta: float = _kd(1.0, "dist: weight of the correlation of rows", low=0, no_effect=(_loss("dist"),))
+    kd_dist_gamma: float = _kd(1.0, "dist: weight of the correlation of columns", low=0, no_effect=(_loss("dist"),))
+    kd_wttm_gamma: float = _kd(
+        0.1, "wttm: power of the teacher's probabilities", low=1e-06, high=1, no_effect=(_loss("wttm"),)
+    )
+    kd_ofa_exponent: float = _kd(1.0, "ofa: power of the target's share", low=1e-06, no_effect=(_only("ofa"),))
+    kd_wkd_mean_weight: float = _kd(
+        2.0, "wkd: weight of the means beside the deviations", low=0, no_effect=(_only("wkd"),)
+    )
+    kd_wkd_grid: int = _kd(1, "wkd: cells across, each with a Gaussian of its own", low=1, no_effect=(_only("wkd"),))
+    kd_feature_stages: tuple[int, ...] | None = _kd(
+        None,
+        "stages of fitnet, at, sp, rkd, wkd and ofa, counted from the end (default: the deepest with at least 16"
+        " positions; at and ofa: all with as many)",
+        no_effect=(_NO_FEATURE_LOSS,),
+    )
     kd_student_feature_dim: int | None = _kd(
         None, "feature: width of the student's features", low=1, no_effect=(_NOT_FEATURE,)
     )

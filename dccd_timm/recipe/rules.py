@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
-from dccd_timm.recipe.methods import METHODS
+from dccd_timm.recipe.methods import LOGIT_LOSSES, METHODS
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import Values, default_of, option_of
 from dccd_timm.recipe.recipe import Recipe
@@ -26,6 +26,8 @@ def resolve(given: Values) -> Values:
         values["dccd_views"] = related if related > 1 else 2 if values["kd_distill_type"] == "dccd" else 1
     if values["dccd_difference_views"] is None:
         values["dccd_difference_views"] = _difference_views(values)
+    if "kd_temperature" not in given:
+        values["kd_temperature"] = _temperature(values)
     if values["in_chans"] is None:
         values["in_chans"] = values["input_size"][0] if values["input_size"] else 3
     return values
@@ -132,7 +134,13 @@ def _decide(values: Values) -> Values:
 
 def _is_decided(name: str, values: Values) -> bool:
     """Whether a value is the one that :func:`resolve` gives to an option without effect, as args.yaml then says it."""
-    return name == "dccd_difference_views" and values[name] == _difference_views(values)
+    decided = {"dccd_difference_views": _difference_views, "kd_temperature": _temperature}
+    return name in decided and values[name] == decided[name](values)
+
+
+def _temperature(values: Values) -> float | None:
+    """The temperature of the loss between logits; of a loss without one, that of KD, by which nothing goes."""
+    return LOGIT_LOSSES[values["kd_loss_type"]].temperature or LOGIT_LOSSES["kl"].temperature
 
 
 def _difference_views(values: Values) -> tuple[int, int]:

@@ -146,13 +146,15 @@ class Classes(JsonDataclass):
 class Report(JsonDataclass):
     """The contents of report.json.
 
-    ``terms`` are the weights of the loss terms that were on, ``weights`` which of plain ("raw") and averaged ("ema")
+    ``method`` and ``loss_type`` are named as the options name them, ``terms`` are the weights of the loss terms that
+    were on, ``weights`` says which of plain ("raw") and averaged ("ema")
     weights ``best/`` holds, ``complete`` is false while the training runs. ``seconds``, ``skipped_updates``,
     ``skipped_images`` and ``skipped_first`` (names of the first of them) are those of the whole training, resumes
     included; ``views_seen`` counts augmented images.
     """
 
     method: str = "none"
+    loss_type: str = "kl"
     terms: dict[str, float] = field(default_factory=dict)
     views: int = 1
     views_seen: int = 0

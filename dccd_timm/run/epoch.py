@@ -78,6 +78,7 @@ class EpochEnd:
         skipped = self._skipped_images()
         return Report(
             method=recipe.kd_distill_type,
+            loss_type=recipe.kd_loss_type,
             terms=term_weights(training.task),
             views=recipe.dccd_views,
             views_seen=images * recipe.dccd_views,

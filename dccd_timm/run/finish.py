@@ -119,7 +119,7 @@ def control_report(control: Report | None) -> NetworkReport | None:
     if control is None:
         return None
     network = copy.copy(control.student)
-    network.label = METHODS[control.method].student_label
+    network.label = METHODS[control.method].student_label(control.loss_type)
     return network
 
 
@@ -143,6 +143,7 @@ def push_interim(recipe: Recipe, training: Training, folder: Path, best: Best, p
     """Push the best student of a training that continues."""
     report = Report(
         method=recipe.kd_distill_type,
+        loss_type=recipe.kd_loss_type,
         terms=term_weights(training.task),
         views=recipe.dccd_views,
         epochs=training.schedule.num_epochs,

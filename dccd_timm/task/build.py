@@ -17,8 +17,11 @@ from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.teacher import FrozenTeacher
 from dccd_timm.recipe import Augment, Distil, Recipe
 from dccd_timm.recipe.data_config import DataConfig
+from dccd_timm.recipe.methods import METHODS
 from dccd_timm.task.contract import unwrapped
 from dccd_timm.task.dccd import DCCDTask
+from dccd_timm.task.feature import FeatureTask
+from dccd_timm.task.terms import Distillation, Inputs, TermTask
 
 
 class _Shared(TypedDict):
@@ -58,9 +61,12 @@ def build_task(
         task_loss_weight=recipe.task_loss_weight,
     )
     size, mean, std = data_config["input_size"], data_config["mean"], data_config["std"]
+    inputs = Inputs(size, mean, std, teacher_dtype, recipe.kd_teacher_img_size)
     try:
         if recipe.kd_distill_type == "dccd":
             return _dccd(recipe, student, teacher, data_config, teacher_dtype, shared)
+        if METHODS[recipe.kd_distill_type].has_feature_loss or _needs_own_logit_task(recipe):
+            return _term_task(recipe, student, teacher, criterion, inputs, device)
         frozen = FrozenTeacher(teacher, mean, std, size, teacher_dtype, img_size=recipe.kd_teacher_img_size).to(device)
         return _timm_task(recipe, student, frozen, shared)
     except UserError:
@@ -87,6 +93,21 @@ def _timm_task(distil: Distil, student: nn.Module, teacher: FrozenTeacher, share
     )
 
 
+def _needs_own_logit_task(distil: Distil) -> bool:
+    """Whether timm's task for logits lacks what is asked for."""
+    return distil.kd_distill_type == "logit" and (distil.kd_loss_type != "kl" or distil.kd_warmup_epochs > 0)
+
+
+def _term_task(
+    distil: Distil, student: nn.Module, teacher: nn.Module, criterion: nn.Module, inputs: Inputs, device: torch.device
+) -> TermTask:
+    distillation, method = _distillation(distil), distil.kd_distill_type
+    if method == "logit":
+        return TermTask(student, teacher, criterion, None, distillation, inputs, device=device, verbose=False)
+    stages = distil.kd_feature_stages
+    return FeatureTask(student, teacher, method, criterion, stages, distillation, inputs, device=device, verbose=False)
+
+
 def _dccd(
     distil: Distil,
     student: nn.Module,
@@ -100,6 +121,9 @@ def _dccd(
         teacher,
         views=distil.dccd_views,
         temperature=distil.kd_temperature,
+        loss_type=distil.kd_loss_type,
+        loss_kwargs=_loss_kwargs(distil, distil.kd_loss_type),
+        warmup_epochs=distil.kd_warmup_epochs,
         contrast_loss_weight=distil.dccd_contrast_weight,
         contrast_temperature=distil.dccd_contrast_temperature,
         contrast_where=distil.dccd_contrast_where,
@@ -121,9 +145,28 @@ def _dccd(
     )
 
 
+def _distillation(distil: Distil) -> Distillation:
+    """The loss between logits of the method ``logit``, or the loss of a feature method, with its weights."""
+    of_logits = distil.kd_distill_type == "logit"
+    return Distillation(
+        loss_type=distil.kd_loss_type if of_logits else "kl",
+        loss_kwargs=_loss_kwargs(distil, distil.kd_loss_type if of_logits else distil.kd_distill_type),
+        temperature=distil.kd_temperature,
+        distill_loss_weight=distil.distill_loss_weight,
+        task_loss_weight=distil.task_loss_weight,
+        warmup_epochs=distil.kd_warmup_epochs,
+    )
+
+
+def _loss_kwargs(distil: Distil, loss: str) -> dict[str, float]:
+    """The options of one loss, ``kd_<loss>_<name>``, by the names of the loss's parameters."""
+    prefix = f"kd_{loss}_"
+    return {name.removeprefix(prefix): value for name, value in vars(distil).items() if name.startswith(prefix)}
+
+
 def term_weights(task: TrainingTask) -> dict[str, float]:
     """The weight of each part of a task's loss, by the part's name in the task's output."""
-    if isinstance(task, DCCDTask):
+    if isinstance(task, TermTask):
         return task.term_weights
     if isinstance(task, LogitDistillationTask | FeatureDistillationTask):
         return {"task_loss": task.task_loss_weight, "kd_loss": task.distill_loss_weight}
@@ -134,7 +177,7 @@ def term_weights(task: TrainingTask) -> dict[str, float]:
 
 def teacher_of(task: TrainingTask) -> FrozenTeacher | None:
     """The teacher of a task that :func:`build_task` made, whatever has been compiled; None without one."""
-    if isinstance(task, DCCDTask):
+    if isinstance(task, TermTask):
         return task.teacher
     if isinstance(task, LogitDistillationTask | FeatureDistillationTask | TokenDistillationTask):
         teacher = unwrapped(task.teacher.model)

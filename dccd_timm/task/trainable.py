@@ -16,32 +16,28 @@ class TappedStudent(nn.Module):
     Args:
         student: timm model.
         stages: stages to tap, ascending indices into its feature_info.
-        grids: for each stage the height and width at which channels are compared.
-        widths: for each stage the channels of student and teacher; equal widths need no map and get none.
+        grids: for each stage the height and width to which its map is pooled; None leaves it as it is.
+        maps: for each stage what its map goes through, thrown away after the training.
     """
 
     def __init__(
         self,
         student: nn.Module,
-        stages: Sequence[int],
-        grids: Sequence[tuple[int, int]],
-        widths: Sequence[tuple[int, int]],
+        stages: Sequence[int] = (),
+        grids: Sequence[tuple[int, int] | None] = (),
+        maps: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.student = student
         self.stages, self.grids = list(stages), list(grids)
-        self.channel_maps = nn.ModuleList(
-            nn.Identity() if s == t else nn.Conv2d(s, t, kernel_size=1, bias=False) for s, t in widths
-        )
+        self.channel_maps = nn.ModuleList(maps)
 
-    def forward(
-        self, images: Float[Tensor, "N C H W"]
-    ) -> tuple[Float[Tensor, "N K"], list[Float[Tensor, "N C_t h w"]]]:
+    def forward(self, images: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N K"], list[Tensor]]:
         """Logits and mapped feature maps of images."""
         logits, maps = tapped_forward(self.student, images, self.stages)
         # pooling and a 1x1 map commute; pooling first is the cheaper order
         stages = zip(maps, self.grids, self.channel_maps, strict=True)
-        return logits, [channel_map(pool_to(features, grid)) for features, grid, channel_map in stages]
+        return logits, [project(f if grid is None else pool_to(f, grid)) for f, grid, project in stages]
 
     def no_weight_decay(self) -> set[str]:
         """The student's own list, for timm's optimizer factory."""
@@ -56,3 +52,8 @@ class TappedStudent(nn.Module):
         layers: dict[str, int] = group_parameters(self.student, group_matcher(coarse=coarse), reverse=True)
         last = max(layers.values(), default=0)
         return lambda name: layers.get(name.removeprefix("student."), last) if name.startswith("student.") else last
+
+
+def channel_map(student: int, teacher: int) -> nn.Module:
+    """A learned 1x1 map from the student's channels to the teacher's; equal numbers need none."""
+    return nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1, bias=False)

@@ -1,4 +1,4 @@
-"""Real processes: the contrast term has the value and the gradients of one process on the concatenated batch."""
+"""Real processes: contrast and DIST have the value and the gradients of one process on the concatenated batch."""
 
 import json
 import os
@@ -73,13 +73,13 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_values_and_gradients_equal_those_of_one_process(processes, tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(SCRIPT)
+def launched(code, processes, tmp_path, *arguments):
+    """What ranks that run ``code`` write to the file named by their last argument."""
+    script, written = tmp_path / "ranks.py", tmp_path / "answers.json"
+    script.write_text(code)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(CASES), str(processes), str(tmp_path / "answers.json")],
+        [sys.executable, *launch, str(script), *map(str, arguments), str(written)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -87,10 +87,52 @@ def test_values_and_gradients_equal_those_of_one_process(processes, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    answers = json.loads((tmp_path / "answers.json").read_text())
+    return json.loads(written.read_text())
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_values_and_gradients_equal_those_of_one_process(processes, tmp_path):
+    answers = launched(SCRIPT, processes, tmp_path, CASES, processes)
     assert len(answers) == CASES
     for case, dtype, scope, exact_value, exact_gradient, value, gradient, rounding in answers:
         what = (case, dtype, scope, value, gradient, rounding)
         assert exact_value < 1e-12 and exact_gradient < 1e-12, what
         # a gradient that nearly cancels has lost digits in one process too: it need not be better than that
         assert value < 1e-6 and gradient < max(1e-6, 2 * rounding), what
+
+
+DIST = """
+import json, sys, torch, torch.distributed as dist
+from dccd_timm.losses import dist as dist_loss
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+answers = []
+torch.Tensor.float = torch.Tensor.double  # the loss computes in float64
+for case in range(8):
+    draw = torch.Generator().manual_seed(case)
+    images, teacher = (torch.randn(4 * world, 6, generator=draw, dtype=torch.float64) * (case + 1) for _ in range(2))
+    net = torch.nn.Linear(6, 6).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.randn(6, 6, generator=draw)), net.bias.zero_()
+    all_ranks, dist.get_world_size = dist.get_world_size, lambda *a: 1
+    alone = dist_loss(net(images), teacher, temperature=case + 1.0)
+    wanted = torch.autograd.grad(alone, net.weight)[0]
+    dist.get_world_size = all_ranks
+    own = slice(4 * rank, 4 * rank + 4)
+    value = dist_loss(torch.nn.parallel.DistributedDataParallel(net)(images[own]), teacher[own], temperature=case + 1.0)
+    value.backward()
+    dist.all_reduce(value := value.detach() / world)
+    answers.append([abs(value - alone).item() / alone.item(), ((net.weight.grad - wanted).norm() / wanted.norm()).item()])
+if rank == 0:
+    json.dump(answers, open(sys.argv[1], "w"))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_dist_equals_one_process(processes, tmp_path):
+    answers = launched(DIST, processes, tmp_path)
+    assert len(answers) == 8
+    assert all(value < 1e-9 and gradient < 1e-9 for value, gradient in answers), answers

@@ -27,7 +27,7 @@ def test_views_follow_the_method():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--kd-distill-type magic", "must be one of none, logit, feature, token, dccd"),
+        ("--kd-distill-type magic", "must be one of none, logit, feature, token, fitnet, at, sp, rkd, wkd, ofa, dccd"),
         ("--kd-distill-type dccd", "needs a teacher: set kd_model_name"),
         ("--kd-temperature 2", "no effect: the method has no softmax temperature"),
         ("--distill-loss-weight 2", "no effect: nothing is distilled"),
@@ -47,7 +47,10 @@ def test_views_follow_the_method():
         ),
         (f"{DCCD} --dccd-near-noise 0.1", "no effect: dccd_view_aug has no near view"),
         ("--kd-distill-type dccd --kd-model-name hf-hub:a/b --kd-teacher-checkpoint x.pth", "brings its own weights"),
-        (f"{DCCD} --dccd-control dccd", "must be one of none, logit, feature, token, got 'dccd'"),
+        (
+            f"{DCCD} --dccd-control dccd",
+            "must be one of none, logit, feature, token, fitnet, at, sp, rkd, wkd, ofa, got 'dccd'",
+        ),
         (f"{TEACHER} --dccd-control logit", "dccd_control logit is the method itself"),
         ("--reprob 0.2 --resplit", "set dccd_views to 2"),
     ],
@@ -63,7 +66,7 @@ def test_the_control_may_read_what_the_method_does_not():
 
 # parameter of the Python API -> option of the recipe
 TASK = {
-    "views": "dccd_views", "temperature": "kd_temperature", "distill_loss_weight": "distill_loss_weight",
+    "views": "dccd_views", "loss_type": "kd_loss_type", "warmup_epochs": "kd_warmup_epochs", "distill_loss_weight": "distill_loss_weight",
     "task_loss_weight": "task_loss_weight", "contrast_loss_weight": "dccd_contrast_weight",
     "contrast_temperature": "dccd_contrast_temperature", "contrast_where": "dccd_contrast_where",
     "contrast_stages": "dccd_contrast_stages", "contrast_direction": "dccd_contrast_direction",

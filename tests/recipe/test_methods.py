@@ -10,8 +10,11 @@ from dccd_timm.recipe.methods import METHODS
 def test_each_method_trains_a_task_and_only_none_has_no_teacher():
     assert [name for name, method in METHODS.items() if not method.distills] == ["none"]
     assert all(name == method.name and method.terms[0] == "task_loss" for name, method in METHODS.items())
-    assert METHODS["none"].student_label == "student without distillation"
-    assert METHODS["logit"].student_label == "student by KD on logits"
+    assert METHODS["none"].student_label("kl") == "student without distillation"
+    assert METHODS["logit"].student_label("kl") == "student by KD on logits"
+    assert METHODS["logit"].student_label("dkd") == "student by decoupled KD on logits"
+    assert METHODS["dccd"].label_with("dist") == "DCCD with DIST"
+    assert METHODS["feature"].label_with("dist") == "KD on features"
 
 
 @pytest.mark.parametrize("name", METHODS)

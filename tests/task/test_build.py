@@ -10,6 +10,7 @@ from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.task.build import build_task, teacher_of, term_weights
+from dccd_timm.task.feature import FeatureTask
 from tests.task.small import batch, resnet
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ TASKS = {
     "feature": FeatureDistillationTask,
     "token": TokenDistillationTask,
     "dccd": DCCDTask,
-}
+} | dict.fromkeys(("fitnet", "at", "sp", "rkd", "wkd", "ofa"), FeatureTask)
 
 
 def build(method, *flags, soft_targets=False):

@@ -7,7 +7,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from dccd_timm import DCCDTask
-from dccd_timm.task.trainable import TappedStudent
+from dccd_timm.task.trainable import TappedStudent, channel_map
 from tests.task.small import batch, resnet
 
 
@@ -37,7 +37,7 @@ def test_timm_optimizer_groups_of_the_student():
 
 
 def test_equal_widths_need_no_map():
-    student = TappedStudent(resnet(0), [2, 3], [(4, 4), (2, 2)], [(16, 16), (24, 32)])
+    student = TappedStudent(resnet(0), [2, 3], [(4, 4), (2, 2)], [channel_map(16, 16), channel_map(24, 32)])
     assert isinstance(student.channel_maps[0], nn.Identity)
     assert student.channel_maps[1].weight.shape == (32, 24, 1, 1)
     logits, maps = student(torch.randn(2, 3, 64, 64))
