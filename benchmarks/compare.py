@@ -38,7 +38,7 @@ from benchmarks.comparison import (  # noqa: E402
 )
 from dccd_timm.errors import UserError  # noqa: E402
 from dccd_timm.recipe import load_recipe  # noqa: E402
-from dccd_timm.recipe.methods import METHODS  # noqa: E402
+from dccd_timm.recipe.methods import LOGIT_LOSSES, METHODS  # noqa: E402
 from dccd_timm.report.schema import Report  # noqa: E402
 from dccd_timm.report.summary import read_summary  # noqa: E402
 
@@ -60,8 +60,26 @@ VARIANTS = {
     "DCCD without KD": f"{_DCCD} --distill-loss-weight 0",
 }
 
-# Any other method of --kd-distill-type goes by its own name, with two views.
-NAMED = {name: f"--kd-distill-type {name} --dccd-views 2" for name in METHODS if name not in VARIANTS} | VARIANTS
+# Any other method of --kd-distill-type goes by its own name, and a loss between logits in brackets; with two views.
+NAMED = (
+    {name: f"--kd-distill-type {name} --dccd-views 2" for name in METHODS if name not in VARIANTS}
+    | {
+        f"KD ({loss})": f"--kd-distill-type logit --kd-loss-type {loss} --dccd-views 2"
+        for loss in LOGIT_LOSSES
+        if loss != "kl"
+    }
+    | {f"DCCD ({loss})": f"{_DCCD} --kd-loss-type {loss}" for loss in LOGIT_LOSSES if loss != "kl"}
+    | VARIANTS
+)
+# What --methods all compares: every method of the field with equal views, and DCCD with each loss between logits.
+ALL = (
+    "two-view none",
+    CONTROL,
+    *(name for name in NAMED if name.startswith(("KD (", "DCCD ("))),
+    "timm feature",
+    *(method.name for method in METHODS.values() if method.has_feature_loss),
+    "DCCD",
+)
 
 
 def read_run(folder: Path) -> RunResult:
@@ -186,6 +204,8 @@ def choose_methods(names: list[str] | None, own: list[str]) -> dict[str, list[st
     """
     if names is None:
         names = [] if own else list(VARIANTS)
+    if names == ["all"]:
+        names = list(ALL)
     if unknown := [name for name in names if name not in NAMED]:
         raise UserError(f"no method {unknown[0]!r}: choose from {', '.join(NAMED)}, or give --method 'NAME=FLAGS'")
     chosen = [(name, NAMED[name]) for name in names]
@@ -272,7 +292,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/compare"), help="folder of all runs and the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument(
-        "--methods", nargs="+", metavar="NAME", help=f"some of: {', '.join(NAMED)} (default: {len(VARIANTS)} of them)"
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help=f"some of: {', '.join(NAMED)} (default: {len(VARIANTS)} of them); all: {len(ALL)}, one of each kind",
     )
     parser.add_argument(
         "--method", action="append", default=[], metavar="NAME=FLAGS", help="a method of your own; repeatable"

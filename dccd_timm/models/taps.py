@@ -109,12 +109,10 @@ def choose_stages(
         if not large:
             raise ValueError(
                 f"no stage of the {role} has {MIN_POSITIONS} positions (its maps: {[s[1:] for s in shapes]}): use"
-                " larger images, or name stages with dccd_contrast_stages"
+                " larger images, or name stages"
             )
         return [large[-1]]
     stages = sorted(k if k >= 0 else len(shapes) + k for k in wanted)
     if len(set(stages)) != len(stages) or not all(0 <= k < len(shapes) for k in stages):
-        raise ValueError(
-            f"dccd_contrast_stages {tuple(wanted)}: the {role} has {len(shapes)} stages, -1 to -{len(shapes)}"
-        )
+        raise ValueError(f"stages {tuple(wanted)}: the {role} has {len(shapes)} stages, -1 to -{len(shapes)}")
     return stages

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.methods import METHODS
 from dccd_timm.report.schema import Hardware, NetworkReport, Report
 from dccd_timm.report.summary import readable_term
 
@@ -39,12 +40,14 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     weights = [
         f"{readable_term(name).removesuffix(' loss')} {weight:g}" for name, weight in facts.terms.items() if weight
     ]
+    method = METHODS[recipe.kd_distill_type]
+    loss = [f"{recipe.kd_loss_type} between logits"] if method.has_logit_loss and recipe.kd_loss_type != "kl" else []
     size = "x".join(map(str, facts.input_size))
     lines = {
         "student": f"{_network(facts.student, facts.gmacs.get('student'))}, weights: {weights_of(facts.student)}",
         "teacher": _network(facts.teacher, facts.gmacs.get("teacher")) if facts.teacher else "",
         "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
-        "method": ", ".join([recipe.kd_distill_type, *weights]),
+        "method": ", ".join([method.name, *loss, *weights]),
         "data": f"{recipe.dataset or recipe.data_dir}: {facts.images} images, {facts.classes} classes, {size}",
         "update": f"{images} images x {views} view{'s' if views != 1 else ''}, {facts.updates_per_epoch} updates"
         f" per epoch, {facts.epochs} epochs, {recipe.opt} at {facts.lr:.3g}",

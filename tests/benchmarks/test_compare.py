@@ -40,6 +40,8 @@ def test_paired_differences_by_hand():
 
 def test_every_method_of_the_package_can_be_named_and_the_default_is_the_variants():
     assert set(METHODS) <= set(NAMED) and list(choose_methods(None, [])) == list(VARIANTS)
+    everything = choose_methods(["all"], [])
+    assert {"DCCD", CONTROL, "KD (dkd)", "DCCD (wttm)", "fitnet", "ofa"} <= set(everything) and len(everything) == 18
     assert choose_methods(["token", CONTROL], ["mine=--lr 1"]) == {
         "token": ["--kd-distill-type", "token", "--dccd-views", "2"],
         CONTROL: ["--kd-distill-type", "logit", "--dccd-views", "2"],

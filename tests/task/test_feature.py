@@ -83,23 +83,3 @@ def test_mistakes_are_one_line():
         make("magic")
     with pytest.raises(ValueError, match="stages"):
         make("sp", stages=[-9])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", FEATURE_METHODS)
-@pytest.mark.parametrize(
-    ("student", "teacher"),
-    [
-        ("resnet18", "vit_tiny_patch16_224"),
-        ("vit_tiny_patch16_224", "resnet18"),
-        ("mobilenetv3_small_050", "swin_tiny_patch4_window7_224"),
-        ("lcnet_035", "mixer_s32_224"),
-        ("deit_tiny_distilled_patch16_224", "convnext_atto"),
-    ],
-)
-def test_pairs_across_families_make_a_step(method, student, teacher):
-    networks = [timm.create_model(name, num_classes=10) for name in (student, teacher)]
-    task = make(method, *networks, size=224)
-    out = task(*batch(views=1, size=224, count=2))
-    out["loss"].backward()
-    assert out["loss"].isfinite()

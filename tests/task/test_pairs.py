@@ -1,5 +1,7 @@
 """One training step of pairs across timm's families, and the pairs that cannot work, with what they say."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -7,8 +9,12 @@ from timm.models import resolve_model_input_args
 from torch import nn
 
 from dccd_timm import DCCDTask
+from dccd_timm.recipe.methods import METHODS
+from dccd_timm.task.feature import FeatureTask
+from dccd_timm.task.terms import Inputs
 
 SIZE = 64
+FEATURE_METHODS = [name for name, method in METHODS.items() if method.has_feature_loss]
 PAIRS = [
     "test_resnet",
     "resnet10t",
@@ -156,6 +162,19 @@ def test_one_step(student, teacher):
         nn.functional.cross_entropy(alone(views.flatten(0, 1)), target.repeat_interleave(2)).backward()
         assert idle <= {f"student.{name}" for name in without_gradient(alone, noise=1e-6)}
         assert len(idle) < 0.15 * len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(("student", "teacher"), list(zip(PAIRS[:60:2], PAIRS[1:60:2], strict=True)))
+def test_one_step_of_every_feature_method(student, teacher):
+    model, frozen = build(student, 0), build(teacher, 1)
+    views, target = torch.randn(4, 3, SIZE, SIZE), torch.tensor([1, 5, 0, 2])
+    for method in FEATURE_METHODS:
+        task = FeatureTask(copy.deepcopy(model), frozen, method, nn.CrossEntropyLoss(), inputs=Inputs((3, SIZE, SIZE)))
+        out = task.train()(views, target)
+        out["loss"].backward()
+        assert all(value.isfinite().all() for value in out.values()), method
+        gradients = [p.grad for p in task.trainable_module.parameters() if p.grad is not None]
+        assert gradients and all(g.isfinite().all() for g in gradients), method
 
 
 def test_there_are_forty_pairs_of_many_families():
