@@ -12,14 +12,13 @@ from dccd_timm.task.terms import Distillation, Inputs
 from tests.task.small import batch, resnet
 
 FEATURE_METHODS = [name for name, method in METHODS.items() if method.has_feature_loss]
-INPUTS = Inputs((3, 64, 64))
 
 
 def make(method, student=None, teacher=None, size=64, **more):
     torch.manual_seed(2)
     return FeatureTask(
         student or resnet(0), teacher or resnet(1, (16, 24, 32)), method, nn.CrossEntropyLoss(),
-        inputs=Inputs((3, size, size)), **more,
+        inputs=Inputs((3, size, size), teacher_img_size="student"), **more,
     ).train()  # fmt: skip
 
 

@@ -169,7 +169,13 @@ def test_one_step_of_every_feature_method(student, teacher):
     model, frozen = build(student, 0), build(teacher, 1)
     views, target = torch.randn(4, 3, SIZE, SIZE), torch.tensor([1, 5, 0, 2])
     for method in FEATURE_METHODS:
-        task = FeatureTask(copy.deepcopy(model), frozen, method, nn.CrossEntropyLoss(), inputs=Inputs((3, SIZE, SIZE)))
+        task = FeatureTask(
+            copy.deepcopy(model),
+            frozen,
+            method,
+            nn.CrossEntropyLoss(),
+            inputs=Inputs((3, SIZE, SIZE), teacher_img_size="student"),
+        )
         out = task.train()(views, target)
         out["loss"].backward()
         assert all(value.isfinite().all() for value in out.values()), method

@@ -11,7 +11,7 @@ from dccd_timm.recipe.methods import LOGIT_LOSSES
 from dccd_timm.task.terms import LOSSES, Distillation, Inputs, TermTask
 from tests.task.small import batch, resnet
 
-INPUTS = Inputs((3, 64, 64))
+INPUTS = Inputs((3, 64, 64), teacher_img_size="student")
 
 
 def make(**distillation):
