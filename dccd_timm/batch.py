@@ -37,7 +37,7 @@ class Batch:
     @classmethod
     def empty(cls, skipped: list[tuple[str, int]] | None = None, fatal: str | None = None) -> Self:
         """A batch without images, to say what happened."""
-        return cls(torch.empty(0), torch.empty(0, dtype=torch.long), skipped or [], fatal)
+        return cls(torch.empty(0, 1, 3, 1, 1), torch.empty(0, dtype=torch.long), skipped or [], fatal)
 
     def pin_memory(self) -> Self:
         """For DataLoader: page-locked copies, which go to the GPU without blocking."""

@@ -3,13 +3,13 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 
-from dccd_timm.data.collate import Collate, SkipCounter
+from dccd_timm.data.collate import Collate, SkipCounter, no_image
 from dccd_timm.data.decode import Reader, decode, image_mode
 from dccd_timm.data.device import Erasing, Mixing, NearCopies, ViewPreparer
 from dccd_timm.data.fast import FastViews, decode_pixels
@@ -92,6 +92,23 @@ def build_eval_loader(
     reading = _reading(images, source, reader, num_classes, batch_size, rank)
     prepare = ViewPreparer(rank.device, data_config["mean"], data_config["std"])
     return EvalLoader(source, source.eval_loader(reading), batch_size, prepare, _skip_counter(images))
+
+
+def check_readable(images: Images, source: Source, data_config: DataConfig, rank: Rank) -> None:
+    """Read ``source`` up to its first image, as an evaluation does.
+
+    Raises:
+        UserError: when none of its images can be read, or more cannot than may be skipped.
+    """
+    alone = replace(rank, number=0, world=1)  # the same answer on every rank
+    few = replace(images, workers=min(images.workers, 1))
+    loader = build_eval_loader(few, source, data_config, 0, alone, batch_size=1)
+    batches = iter(loader)
+    try:
+        if not any(len(batch.views) for batch in batches):
+            raise UserError(no_image("validation split", next(iter(loader.skips.images), "")))
+    finally:
+        batches.close()
 
 
 def _train_reading(recipe: Recipe, source: Source, data_config: DataConfig, num_classes: int, rank: Rank) -> Reading:

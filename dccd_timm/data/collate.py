@@ -1,6 +1,7 @@
 """Samples become batches; images that could not be read are counted and named, up to a limit."""
 
 import logging
+from collections.abc import Mapping
 
 import torch
 from torch.utils.data import default_collate
@@ -10,6 +11,9 @@ from dccd_timm.data.decode import Sample
 from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
+
+# Unreadable images that the log names.
+_LOGGED = 10
 
 
 class Collate:
@@ -45,6 +49,7 @@ class SkipCounter:
 
     def __init__(self, limit: int | None) -> None:
         self.limit, self.images = limit, dict[str, int]()
+        self._logged = set[str]()
 
     @property
     def count(self) -> int:
@@ -65,16 +70,26 @@ class SkipCounter:
         for name, count in batch.skipped:
             if self.limit is None:
                 raise UserError(f"unreadable image or shard: {name}; fix it, or skip it with --data-errors skip")
-            if name not in self.images and len(self.images) < 10:
+            if name not in self._logged and len(self._logged) < _LOGGED:
+                self._logged.add(name)
                 _logger.warning("skipped unreadable image %d: %s", self.count + 1, name)
             self.images[name] = count
-        if self.limit is not None and self.count > self.limit:
-            raise UserError(
-                f"{self.count} images could not be read, more than --max-data-errors {self.limit}; the first:"
-                f" {self.names[0]}"
-            )
+        if self.limit is not None:
+            check_limit(self.images, self.limit)
         if batch.fatal:
             raise UserError(batch.fatal)
+
+
+def check_limit(skipped: Mapping[str, int], limit: int) -> None:
+    """Check what was skipped, by one rank or by all together.
+
+    Raises:
+        UserError: when it is more than ``limit`` images.
+    """
+    if (count := sum(skipped.values())) > limit:
+        raise UserError(
+            f"{count} images could not be read, more than --max-data-errors {limit}; the first: {next(iter(skipped))}"
+        )
 
 
 def no_image(what: str, first: str) -> str:

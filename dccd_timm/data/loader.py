@@ -140,7 +140,7 @@ def _warn_if_sorted(targets: list[int], num_classes: int, block: int) -> None:
 
 
 class EvalLoader:
-    """Each image of a split once over all ranks, on the device."""
+    """Each image of a split once over all ranks, on the device; a batch of none says what was skipped."""
 
     def __init__(
         self, source: Source, loader: Iterable[Batch], batch_size: int, prepare: ViewPreparer, skips: SkipCounter
@@ -151,9 +151,8 @@ class EvalLoader:
         """Batches, as far as the source knows its size."""
         return -(-self.source.num_samples // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         self.skips.images.clear()
         for batch in self.loader:
             self.skips.check(batch)
-            if len(batch.views):
-                yield self.prepare(batch)
+            yield self.prepare(batch) if len(batch.views) else batch

@@ -1,16 +1,21 @@
 """One pass over a split, on all ranks: metrics by timm's evaluator, answers and features of one network or several."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from dccd_timm.batch import Batch
+from dccd_timm.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 class Evaluator(Protocol):
@@ -29,13 +34,20 @@ class Evaluation:
 
     ``metrics`` are loss, top1 and top5 in percent by network, each image counted once over all ranks. ``target`` [N]
     are the classes of the images of all ranks and ``answers`` [N] those that each network gives them. ``features`` are
-    the pooled features [n, C] of this rank's first images.
+    the pooled features [n, C] of this rank's first images. ``skipped`` names what no rank could read, with a number of
+    images each.
     """
 
     metrics: dict[str, dict[str, float]]
     target: Tensor
     answers: dict[str, Tensor]
     features: dict[str, Tensor]
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images that the metrics are from, and of those that could not be read."""
+        return {"images": len(self.target), "skipped": sum(self.skipped.values())}
 
     def agreement(self, network: str, other: str) -> float:
         """The images, in percent, to which both networks give the same class."""
@@ -51,10 +63,15 @@ def evaluate(
     channels_last: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Loss, top1 and top5 in percent of one model over a split; None when any rank is stopped before its end."""
+    """Loss, top1 and top5 in percent of one model over a split, and the number of its images that they are from and
+    that could not be read; None when any rank is stopped before its end.
+
+    Raises:
+        UserError: when no image of the split could be read.
+    """
     networks = {"model": model}
     evaluation = evaluate_together(networks, loader, accelerator, lambda: evaluator, channels_last, stopping)
-    return None if evaluation is None else evaluation.metrics["model"]
+    return None if evaluation is None else evaluation.metrics["model"] | evaluation.counts
 
 
 @torch.inference_mode()
@@ -73,34 +90,61 @@ def evaluate_together(
     All of it comes from the same forward pass under the accelerator's autocast: with mixed precision the features have
     the precision of the metrics. Features are those before the classifier, of the first ``feature_images`` images of
     this rank; the networks of ``features_only`` see no other images and are not evaluated.
+
+    Raises:
+        UserError: when no image of the split could be read.
     """
     members = {name: _Member(network, create_evaluator()) for name, network in networks.items()}
     members |= {name: _Member(network, None) for name, network in (features_only or {}).items()}
     targets = [torch.empty(0, dtype=torch.long, device=accelerator.device)]
-    count = 0
+    skipped, count = dict[str, int](), 0
     quiet = not accelerator.is_main_process or not sys.stderr.isatty()
     for batch in tqdm(loader, desc="validate", unit="batch", disable=quiet, leave=False, dynamic_ncols=True):
         if stopping():
             break
-        images = batch.views[:, 0]
-        if channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        skipped.update(batch.skipped)
+        if not len(batch.views):
+            continue
+        images = _images(batch, channels_last)
         for member in members.values():
             member.update(images, batch.target, accelerator, with_features=count < feature_images)
         targets.append(batch.target)
         count += len(images)
     if _any_rank(stopping(), accelerator):
         return None
-    distributed = accelerator.num_processes > 1
     answering = {name: m for name, m in members.items() if m.evaluator is not None}
     columns = [torch.cat(targets), *(torch.cat([targets[0], *m.answers]) for m in answering.values())]
     target, *answers = _gather(torch.stack(columns, 1), accelerator).cpu().unbind(1)
+    skipped = _gather_skipped(skipped, len(target), accelerator)
+    distributed = accelerator.num_processes > 1
     return Evaluation(
         {name: dict(m.evaluator.compute(distributed=distributed)) for name, m in answering.items() if m.evaluator},
         target,
         dict(zip(answering, answers, strict=True)),
         {name: torch.cat(m.features)[:feature_images] for name, m in members.items() if m.features},
+        skipped,
     )
+
+
+def _images(batch: Batch, channels_last: bool) -> Tensor:
+    """The images [N, C, H, W] of a batch of one view."""
+    images = batch.views[:, 0]
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+def _gather_skipped(skipped: dict[str, int], images: int, accelerator: Accelerator) -> dict[str, int]:
+    """What the ranks skipped, together; warns that the metrics are from ``images`` only.
+
+    Raises:
+        UserError: when they are from no image.
+    """
+    skipped = {name: number for part in gather_object([skipped]) for name, number in part.items()}
+    first = f"; the first: {next(iter(skipped))}" if skipped else ""
+    if not images:
+        raise UserError(f"no image of the validation split could be read{first}")
+    if skipped and accelerator.is_main_process:
+        _logger.warning("evaluated on %d images: %d could not be read%s", images, sum(skipped.values()), first)
+    return skipped
 
 
 class _Member:

@@ -84,6 +84,9 @@ def closing_table(report: Report) -> str:
 def print_closing(folder: Path, report: Report) -> None:
     """Print the closing table, and where to find what the run wrote."""
     lines = [closing_table(report)] if report.student.top1 is not None else []
+    if lines and report.splits and (split := report.splits.validation):
+        missing = f", {split.skipped} more could not be read" if split.skipped else ""
+        lines.append(f"  evaluated on {split.images} images of the split {split.name}{missing}")
     best = folder / "best"
     lines.append(f"  {best} holds the student: timm.create_model('local-dir:{best}', pretrained=True)")
     print("\n".join([*lines, f"  {folder / 'report'} holds its pictures and report.json"]), flush=True)

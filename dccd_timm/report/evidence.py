@@ -60,8 +60,8 @@ def gather_evidence(
     if evaluation is None:
         return Evidence(report, summaries)
     features = {name: evaluation.features[name] for name in _ORDER if name in evaluation.features}
-    correlations = correlate(features)
-    report.redundancy = measure_redundancy(features, correlations)
+    correlations = correlate(features) if features else {}  # this rank may have read no image
+    report.redundancy = measure_redundancy(features, correlations) if features else None
     report.classes = compare_answers(evaluation, names, (report.control and report.control.label) or "")
     return Evidence(report, summaries, features, correlations)
 

@@ -15,6 +15,9 @@ from typing import Any, Self
 
 from dccd_timm.atomic import write_text
 
+# Names of unreadable images that a report gives of each split.
+NAMED = 20
+
 
 def _optional() -> Any:
     """A field that stays out of report.json while it is None."""
@@ -143,6 +146,23 @@ class Classes(JsonDataclass):
 
 
 @dataclass(kw_only=True)
+class SplitReport(JsonDataclass):
+    """One split: the images that could be read, and those that could not and were skipped."""
+
+    name: str = ""
+    images: int = 0
+    skipped: int = 0
+
+
+@dataclass(kw_only=True)
+class SplitReports(JsonDataclass):
+    """Both splits; what the metrics say is of the validation's images."""
+
+    train: SplitReport | None = _optional()
+    validation: SplitReport | None = _optional()
+
+
+@dataclass(kw_only=True)
 class Report(JsonDataclass):
     """The contents of report.json.
 
@@ -150,7 +170,7 @@ class Report(JsonDataclass):
     were on, ``weights`` says which of plain ("raw") and averaged ("ema")
     weights ``best/`` holds, ``complete`` is false while the training runs. ``seconds``, ``skipped_updates``,
     ``skipped_images`` and ``skipped_first`` (names of the first of them) are those of the whole training, resumes
-    included; ``views_seen`` counts augmented images.
+    and both ``splits`` included; ``views_seen`` counts augmented images.
     """
 
     method: str = "none"
@@ -167,6 +187,7 @@ class Report(JsonDataclass):
     skipped_updates: int = 0
     skipped_images: int = 0
     skipped_first: list[str] = field(default_factory=list)
+    splits: SplitReports | None = _optional()
     student: NetworkReport = field(default_factory=NetworkReport)
     teacher: NetworkReport | None = _optional()
     control: NetworkReport | None = _optional()

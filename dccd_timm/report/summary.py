@@ -29,6 +29,8 @@ def append_epoch(folder: Path, progress: Progress, epochs: int, metrics: dict[st
     update_summary(progress.epoch, train, evaluated, filename=str(path), lr=progress.lr, write_header=not path.exists())
     losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
     top1 = f"  top-1 {metrics['top1']:.2f} %" if metrics else ""
+    if metrics.get("skipped"):
+        top1 += f" of {metrics['images']} images, {metrics['skipped']} unreadable"
     _logger.info("epoch %d/%d  %s  %.0f views/s%s", progress.epoch + 1, epochs, losses, progress.views_per_second, top1)
 
 

@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dccd_timm.batch import Progress
+from dccd_timm.data.collate import check_limit
 from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.engine.statistics import share_statistics
 from dccd_timm.errors import logged_failure
 from dccd_timm.launch.stop import StopSignals
 from dccd_timm.recipe import Recipe
-from dccd_timm.report.schema import Report
+from dccd_timm.report.schema import NAMED, Report, SplitReport, SplitReports
 from dccd_timm.report.summary import append_epoch
 from dccd_timm.run.best import Best, choose_weights, is_better, validated_weights, validates_ema
 from dccd_timm.run.export import export
@@ -24,9 +25,6 @@ from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import ResumePoint
 from dccd_timm.run.state import SavedProgress, SavedRank, record_best, save_state
 from dccd_timm.task.build import term_weights
-
-# Names of unreadable images that the report gives.
-_NAMED = 20
 
 
 class EpochEnd:
@@ -76,6 +74,11 @@ class EpochEnd:
         self.best = best
         images = recipe.batch_size * training.loader.batches_per_epoch * num_epochs * self.accelerator.num_processes
         skipped = self._skipped_images()
+        images_skipped = sum(skipped.values())
+        split = SplitReport(
+            name=recipe.train_split, images=max(training.loader.source.num_samples - images_skipped, 0),
+            skipped=images_skipped,
+        )  # fmt: skip
         return Report(
             method=recipe.kd_distill_type,
             loss_type=recipe.kd_loss_type,
@@ -88,8 +91,9 @@ class EpochEnd:
             weights=best.weights if best else None,
             license=recipe.hub_license,
             skipped_updates=self.skipped_updates,
-            skipped_images=sum(skipped.values()),
-            skipped_first=list(skipped)[:_NAMED],
+            skipped_images=images_skipped,
+            skipped_first=list(skipped)[:NAMED],
+            splits=SplitReports(train=split),
         )
 
     def _seconds(self) -> float:
@@ -97,9 +101,15 @@ class EpochEnd:
         return time.perf_counter() - self.began
 
     def _skipped_images(self) -> dict[str, int]:
-        """Images of the whole training that no rank could read, with how many each name stands for."""
+        """Images of the whole training that no rank could read, with how many each name stands for.
+
+        Raises:
+            UserError: when they are more than may be skipped.
+        """
         parts: list[dict[str, int]] = gather_object([self.training.loader.skips.images])
-        return {name: count for part in parts for name, count in part.items()}
+        skipped = {name: count for part in parts for name, count in part.items()}
+        check_limit(skipped, self.recipe.max_data_errors)  # each rank checks only its own while it reads
+        return skipped
 
     def _end_epoch(self, progress: Progress) -> bool:
         """Do what follows an epoch; False when its validation was interrupted."""
@@ -143,10 +153,14 @@ class EpochEnd:
         if self.training.val is None or not due:
             return {}
         task, recipe = self.training.task, self.recipe
-        return evaluate(
+        metrics = evaluate(
             self._student(), self.training.val, self.accelerator, task.create_evaluator(),
             channels_last=recipe.channels_last, stopping=self.signals.came,
         )  # fmt: skip
+        if metrics and metrics.get("skipped"):
+            first = next(iter(self.training.val.skips.images), "one of another rank")
+            check_limit({first: int(metrics["skipped"])}, recipe.max_data_errors)
+        return metrics
 
     def _student(self) -> nn.Module:
         student = self.training.task.get_eval_model(ema=validates_ema(self.recipe))
@@ -188,7 +202,7 @@ class EpochEnd:
             seconds=self._seconds(),
             skipped_updates=progress.skipped_updates,
             skipped_images=sum(skipped.values()),
-            skipped_first=list(skipped)[:_NAMED],
+            skipped_first=list(skipped)[:NAMED],
             class_names=self.splits.train.names or [],
         )
         loader = self.training.loader

@@ -18,7 +18,7 @@ from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.report.console import print_closing
 from dccd_timm.report.evidence import evaluate_networks, gather_evidence
 from dccd_timm.report.pictures import Evidence, draw_pictures
-from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report
+from dccd_timm.report.schema import NAMED, Hardware, NetworkReport, Origin, Report, SplitReport, SplitReports
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
@@ -52,6 +52,7 @@ def finish(
     report.control = control_report(control)
     report.hardware = hardware(accelerator)
     if evaluation is not None:
+        add_validation(report, recipe.val_split, evaluation)
         add_metrics(report.student, "student", evaluation)
         if report.teacher:
             add_metrics(report.teacher, "teacher", evaluation)
@@ -123,6 +124,14 @@ def control_report(control: Report | None) -> NetworkReport | None:
     return network
 
 
+def add_validation(report: Report, split: str, evaluation: Evaluation) -> None:
+    """Add how many images of the ``split`` the metrics are from, and which could not be read."""
+    report.splits = report.splits or SplitReports()
+    report.splits.validation = SplitReport(name=split, **evaluation.counts)
+    report.skipped_images += evaluation.counts["skipped"]
+    report.skipped_first = report.skipped_first + [f"{split}: {name}" for name in evaluation.skipped][:NAMED]
+
+
 def add_metrics(network: NetworkReport, name: str, evaluation: Evaluation) -> None:
     """Add what ``evaluation`` measured of the network that it calls ``name``."""
     metrics = evaluation.metrics[name]
@@ -152,7 +161,11 @@ def push_interim(recipe: Recipe, training: Training, folder: Path, best: Best, p
         student=student_report(recipe, training.student, training.student),
         teacher=teacher_report(recipe, training),
     )
-    for name, value in best.metrics.items():
+    metrics = dict(best.metrics)
+    if "images" in metrics:
+        counts = {name: int(metrics.pop(name)) for name in ("images", "skipped")}
+        report.splits = SplitReports(validation=SplitReport(name=recipe.val_split, **counts))
+    for name, value in metrics.items():
         setattr(report.student, name, value)
     publisher.push_interim(folder, report)
 

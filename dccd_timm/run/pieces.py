@@ -9,7 +9,7 @@ from accelerate.utils import DynamoBackend, set_seed
 from timm.task import TrainingTask
 from torch import nn
 
-from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
+from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader, check_readable
 from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
@@ -87,6 +87,7 @@ def build_training(
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
     val = None
     if splits.val is not None:
+        check_readable(recipe, splits.val, data_config, rank)  # now, not after an epoch
         val = build_eval_loader(recipe, splits.val, data_config, num_classes, rank, recipe.validation_batch_size)
     schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
     evaluated = teacher_of(task)

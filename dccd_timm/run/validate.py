@@ -17,6 +17,7 @@ from timm.task import ClassificationEvaluator
 from torch import nn
 
 from dccd_timm.data.build import Rank, build_eval_loader
+from dccd_timm.data.collate import check_limit
 from dccd_timm.data.sources import open_split
 from dccd_timm.engine.evaluate import evaluate_together
 from dccd_timm.errors import UserError, one_line
@@ -96,7 +97,8 @@ def _evaluate(options: Validation, model: nn.Module, config: DataConfig, acceler
     create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)
     evaluation = evaluate_together(networks, loader, accelerator, create_evaluator, options.channels_last)
     assert evaluation is not None  # no signal stops it
-    metrics = dict(evaluation.metrics["model"])
+    check_limit(evaluation.skipped, options.max_data_errors)  # each rank checked only its own
+    metrics = evaluation.metrics["model"] | evaluation.counts
     if options.teacher:
         metrics |= {f"teacher_{name}": value for name, value in evaluation.metrics["teacher"].items()}
         metrics["agreement"] = evaluation.agreement("model", "teacher")
@@ -133,7 +135,7 @@ def _build_model(options: Validation) -> nn.Module:
 def _results(
     options: Validation, metrics: dict[str, float], num_parameters: int, config: DataConfig
 ) -> dict[str, object]:
-    """timm's result, in its order, and after it a teacher's numbers."""
+    """timm's result, in its order, and after it a teacher's numbers and those of the images."""
     results: dict[str, object] = {"model": options.model}
     for name in ("top1", "top5"):
         results |= {name: round(metrics[name], 4), f"{name}_err": round(100 - metrics[name], 4)}
@@ -146,6 +148,7 @@ def _results(
     if options.teacher:
         results["teacher"] = options.teacher
         results |= {k: round(metrics[k], 4) for k in ("teacher_top1", "teacher_top5", "agreement")}
+    results |= {k: int(metrics[k]) for k in ("images", "skipped")}
     return results
 
 

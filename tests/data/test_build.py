@@ -1,5 +1,6 @@
 """Recipe and source make loaders: whole updates, a position that fits or is not used, limits that end a run."""
 
+import contextlib
 import json
 import time
 from itertools import islice
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from dccd_timm.data import build
-from dccd_timm.data.build import Rank, build_train_loader
+from dccd_timm.data.build import Rank, build_train_loader, check_readable
 from dccd_timm.data.sources.hfids_stream import HfidsStream
 from dccd_timm.errors import UserError
 from dccd_timm.launch.failures import explain
 from dccd_timm.recipe import load_recipe
-from tests.data.loaders import CPU, opened, recipe_for, train_loader
+from tests.conftest import write_parquet
+from tests.data.loaders import CPU, image_bytes, opened, recipe_for, train_loader
 
 CONFIG = dict(input_size=(3, 24, 24), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
 
@@ -89,10 +91,37 @@ def test_a_position_of_another_layout_is_not_used(numbered, caplog):
 
 def test_a_worker_that_is_stuck_ends_the_run_with_one_line(numbered, monkeypatch, tmp_path):
     monkeypatch.setattr(build, "_GRACE", 0)
-    monkeypatch.setattr(HfidsStream, "rows", lambda *_: time.sleep(600))
+    monkeypatch.setattr(HfidsStream, "rows", lambda *_: time.sleep(2))
     loader = train_loader(numbered(1), flags=("--data-timeout", "1"))
     with pytest.raises(RuntimeError) as stuck:
         loader.peek()
+    error = stuck.value.with_traceback(None)
+    del stuck  # and with its frames the workers: left to the garbage collector, another test waits 5 seconds for them
     recipe = load_recipe(["--dataset", "hfids/x", "--data-timeout", "1"])
-    line = explain(stuck.value, recipe, tmp_path)
+    line = explain(error, recipe, tmp_path)
     assert "gave no batch for more than 1 s (--data-timeout)" in line and "hfids/x" in line
+
+
+@pytest.mark.parametrize("broken", [0, 10, 24])
+@pytest.mark.parametrize("kind", ["stream", "map"])
+def test_a_split_is_read_up_to_its_first_image_before_a_training(kind, broken, tmp_path):
+    """It says the same on every rank, whichever part of the images would be its own."""
+    if kind == "map":
+        for number in range(24):
+            path = tmp_path / "validation" / "ab"[number // 12] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image_bytes(number) if number >= broken else b"broken")
+        flags, split = ["--data-dir", tmp_path], "validation"
+    else:
+        write_parquet(tmp_path, per_class=(8, 0), spoil=range(broken))
+        flags, split = ["--dataset", f"hfids/{tmp_path}"], "train"
+    recipe = load_recipe([*map(str, flags), "-j", "4"])
+    source = opened(recipe, split, False)
+    if broken == 24:
+        with pytest.raises(UserError, match=r"pass over the validation split gave no image; .*: (a/0.png|.* row 0) \("):
+            check_readable(recipe, source, CONFIG, Rank(CPU, 1, 2))
+    else:
+        check_readable(recipe, source, CONFIG, Rank(CPU, 1, 2))
+        with pytest.raises(UserError, match="unreadable image or shard") if broken else contextlib.nullcontext():
+            strict = load_recipe([*map(str, flags), "--data-errors", "raise"])
+            check_readable(strict, source, CONFIG, Rank(CPU, 1, 2))

@@ -8,6 +8,7 @@ from timm.task import ClassificationEvaluator
 
 from dccd_timm.batch import Batch
 from dccd_timm.engine.evaluate import Evaluation, evaluate, evaluate_together
+from dccd_timm.errors import UserError
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def test_agreement_is_a_share_of_the_images():
 def test_networks_are_evaluated_in_eval_mode(models, batches):
     expected = by_hand(models["student"], batches)[2]
     model = models["student"].train()
-    assert evaluate(model, batches, Accelerator(cpu=True), ClassificationEvaluator()) == expected
+    found = evaluate(model, batches, Accelerator(cpu=True), ClassificationEvaluator())
+    assert found == expected | {"images": 12, "skipped": 0}
     assert not model.training
 
 
@@ -79,3 +81,21 @@ def test_a_stop_in_the_middle_gives_nothing(models, batches):
     stopped = evaluate(models["student"], batches, Accelerator(cpu=True), ClassificationEvaluator(),
                        stopping=lambda: next(answers))  # fmt: skip
     assert stopped is None
+
+
+def test_images_that_could_not_be_read_are_counted_beside_those_that_count(models, batches, caplog):
+    """Each once, by their names, also those of a batch of which none could be read."""
+    broken = [Batch.empty([("a", 1), ("shard b", 20)]), *batches, Batch.empty([("a", 1)])]
+    networks, accelerator = {"student": models["student"]}, Accelerator(cpu=True)
+    found = evaluate_together(networks, broken, accelerator, ClassificationEvaluator)
+    assert found.metrics["student"] == by_hand(models["student"], batches)[2]
+    assert found.counts == {"images": 12, "skipped": 21} and found.skipped == {"a": 1, "shard b": 20}
+    assert "evaluated on 12 images: 21 could not be read; the first: a" in caplog.text
+
+
+@pytest.mark.parametrize("skipped", [[], [("a.png (not an image)", 1)]])
+def test_metrics_of_no_image_are_no_result(models, skipped):
+    with pytest.raises(
+        UserError, match=r"no image of the validation split could be read" + "; the first: a.png" * len(skipped)
+    ):
+        evaluate(models["student"], [Batch.empty(skipped)], Accelerator(cpu=True), ClassificationEvaluator())

@@ -164,3 +164,14 @@ def test_a_network_that_timm_does_not_have_is_not_said_to_be_timms(run):
 
 def test_every_card_has_the_mark_by_which_a_push_is_known(run):
     assert CARD_MARK in Card(run()).text()
+
+
+def test_the_card_says_how_many_images_the_numbers_are_from(run):
+    whole = {"train": {"name": "train", "images": 48, "skipped": 0}, "validation": {"name": "v", "images": 24}}
+    text = Card(run(splits=whole)).text()
+    assert "Measured on 24 images of the split `validation`, which" in text and "unreadable" not in text
+    part = {"train": whole["train"] | {"skipped": 7}, "validation": whole["validation"] | {"skipped": 40}}
+    text = Card(run(splits=part)).text()
+    assert "**40 more images of this split were unreadable and do not count.**" in text
+    assert "\n- 7 training images were unreadable: it was trained on the other 48.\n" in text
+    assert "Measured on the split `validation`, which" in Card(run()).text()  # a report of an older version

@@ -27,10 +27,15 @@ found = evaluate_together(networks, batches, accelerator, ClassificationEvaluato
 stopped = evaluate_together(
     networks, batches, accelerator, ClassificationEvaluator, stopping=lambda: accelerator.is_main_process
 )
+# only the last rank can read images, and each rank has met a broken one, one of them the same
+rank, world = accelerator.process_index, accelerator.num_processes
+some = batches if rank == world - 1 else []
+names = [("broken on all", 1), (f"broken on {rank}", 2)]
+partly = evaluate_together(networks, [Batch.empty(names), *some], accelerator, ClassificationEvaluator)
 if accelerator.is_main_process:
     answers = sorted(zip(found.target.tolist(), *(found.answers[name].tolist() for name in networks)))
     print(json.dumps([accelerator.num_processes, found.metrics, found.agreement("student", "teacher"), answers,
-                      len(found.features["student"]), stopped is None]))
+                      len(found.features["student"]), stopped is None, partly.counts]))
 accelerator.end_training()
 """
 
@@ -49,9 +54,11 @@ def evaluated(processes):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_numbers_do_not_depend_on_the_number_of_processes(processes):
-    (_, metrics, agreement, answers, _, stopped), found = evaluated(1), evaluated(processes)
+    (_, metrics, agreement, answers, _, stopped, counts), found = evaluated(1), evaluated(processes)
     assert found[0] == processes and stopped and found[5]
     for name, values in metrics.items():
         assert found[1][name] == pytest.approx(values, rel=1e-6)
     assert (found[2], found[3]) == (agreement, answers) and len(answers) == 11
+    assert counts == {"images": 11, "skipped": 3}
+    assert found[6] == {"images": 5 if processes == 2 else 3, "skipped": 1 + 2 * processes}
     assert found[4] == 3  # features are those of the first images of rank 0

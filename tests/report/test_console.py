@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from dccd_timm.recipe import load_recipe
 from dccd_timm.report.console import StartFacts, closing_table, print_closing, start_block
-from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report
+from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report, SplitReport, SplitReports
 
 STUDENT = NetworkReport(name="resnet18", method="dccd", parameters_m=11.69, top1=70.126, top5=90.0, agreement=80.5)
 TEACHER = NetworkReport(name="resnet34", parameters_m=21.8, top1=75.0, top5=92.0)
@@ -88,3 +90,10 @@ def test_the_last_lines_say_where_student_and_report_are(capsys):
     assert "timm.create_model('local-dir:out/run/best', pretrained=True)" in shown and "70.13 %" in shown
     print_closing(Path("out/run"), Report(student=NetworkReport(name="s")))
     assert "top-1" not in capsys.readouterr().out  # nothing was validated
+
+
+@pytest.mark.parametrize(("skipped", "more"), [(0, ""), (40, ", 40 more could not be read")])
+def test_the_last_lines_say_on_how_many_images_the_student_was_evaluated(skipped, more, capsys):
+    splits = SplitReports(validation=SplitReport(name="val", images=20, skipped=skipped))
+    print_closing(Path("out/run"), Report(student=STUDENT, splits=splits))
+    assert f"  evaluated on 20 images of the split val{more}\n" in capsys.readouterr().out

@@ -13,6 +13,8 @@ from dccd_timm.report.schema import (
     Origin,
     Redundancy,
     Report,
+    SplitReport,
+    SplitReports,
 )
 
 
@@ -24,6 +26,7 @@ def full_report():
         student=NetworkReport(name="s", method="dccd", parameters_m=1.2, loss=0.5, top1=70.0, top5=90.0, agreement=80.0,
                               start=Origin(name="timm/s", hub_id="timm/s", license="mit")),
         teacher=NetworkReport(name="t", parameters_m=21.0, top1=75.0, top5=92.0, commit="c" * 40),
+        splits=SplitReports(train=SplitReport(name="train", images=40, skipped=1)),
         hardware=Hardware(world=2, device="cuda", precision="amp bfloat16"),
         redundancy=Redundancy(student=channels, student_before_training=channels,
                               student_teacher=Matched(before=0.1, after=0.9)),
@@ -47,10 +50,12 @@ def test_keys_are_those_that_users_read(tmp_path):
     assert set(found) == {
         "method", "loss_type", "terms", "views", "views_seen", "epochs", "seconds", "best_epoch", "weights", "license", "complete",
         "skipped_updates", "skipped_images", "skipped_first", "student", "teacher", "hardware", "redundancy", "classes",
+        "splits",
     }  # fmt: skip
     assert found["weights"] is None and found["student"]["start"]["hub_id"] == "timm/s"
     assert set(found["teacher"]) == {"name", "commit", "method", "parameters_m", "top1", "top5"}
     assert set(found["redundancy"]) == {"student", "student_before_training", "student_teacher"}
+    assert found["splits"] == {"train": {"name": "train", "images": 40, "skipped": 1}}
     assert found["classes"]["confused"] == [{"true": "cat", "answer": "dog", "student": 25, "teacher": 0.0}]
 
 

@@ -51,3 +51,11 @@ def test_a_resumed_epoch_replaces_the_rows_after_its_state(tmp_path):
     with (tmp_path / "summary.csv").open(newline="") as stream:
         assert [(row["epoch"], row["train_loss"]) for row in csv.DictReader(stream)] == [("0", "3.0"), ("1", "9.0")]
     assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
+
+
+def test_the_log_says_when_an_accuracy_is_that_of_some_of_the_images(tmp_path, caplog):
+    caplog.set_level("INFO")
+    append_epoch(tmp_path, progress(0), 10, METRICS | {"images": 24, "skipped": 0}, with_eval=True)
+    append_epoch(tmp_path, progress(1), 10, METRICS | {"images": 20, "skipped": 4}, with_eval=True)
+    first, second = caplog.messages
+    assert first.endswith("top-1 60.00 %") and second.endswith("top-1 60.00 % of 20 images, 4 unreadable")

@@ -8,6 +8,7 @@ import pytest
 from dccd_timm.batch import Progress
 from dccd_timm.engine.loop import Start
 from dccd_timm.engine.optim import Schedule
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from dccd_timm.run import epoch as epoch_module
 from dccd_timm.run.epoch import EpochEnd
@@ -29,7 +30,7 @@ def end_of_epochs(tmp_path, monkeypatch, fresh_accelerator):
         )
         training = SimpleNamespace(
             task=task, loader=loader, schedule=Schedule(None, epochs or len(metrics)), data_config={},
-            val=object() if val else None,
+            val=SimpleNamespace(skips=SimpleNamespace(images={"v.png": 1})) if val else None,
         )  # fmt: skip
         splits = SimpleNamespace(train=SimpleNamespace(names=None))
         recipe = load_recipe(["--val-split", "test" if val else "", *flags.split()])
@@ -86,3 +87,13 @@ def test_an_interrupted_validation_is_saved_as_an_epoch_that_is_not_over(end_of_
     saved = json.loads((tmp_path / "state" / "update-000000003" / "progress.json").read_text())
     assert not saved["complete"] and saved["batches"] == 3 and saved["best"] is None
     assert not (tmp_path / "summary.csv").exists()
+
+
+def test_what_all_ranks_skipped_together_is_limited_after_each_epoch(end_of_epochs):
+    """Each rank checks its own part while it reads; one image of the training was skipped here."""
+    evaluated = top1(50.0)[0] | {"images": 10}
+    end_of_epochs("--max-data-errors 1", [evaluated | {"skipped": 1}])
+    with pytest.raises(UserError, match="2 images could not be read, more than --max-data-errors 1; the first: v.png"):
+        end_of_epochs("--max-data-errors 1", [evaluated | {"skipped": 2}])
+    with pytest.raises(UserError, match="1 images could not be read, more than --max-data-errors 0; the first: a.png"):
+        end_of_epochs("--max-data-errors 0", [evaluated | {"skipped": 0}])

@@ -6,8 +6,8 @@ import torch
 
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.recipe import load_recipe
-from dccd_timm.report.schema import NetworkReport, Report
-from dccd_timm.run.finish import add_metrics, control_report, student_report, write_report
+from dccd_timm.report.schema import NetworkReport, Report, SplitReport, SplitReports
+from dccd_timm.run.finish import add_metrics, add_validation, control_report, student_report, write_report
 
 
 class Cards:
@@ -103,3 +103,13 @@ def test_nothing_but_report_json_can_end_a_finished_training(evaluation, tmp_pat
     ]  # fmt: skip
     assert all("a bug of dccd-timm" in line for line in lines) and f"`dccd-report {tmp_path}` tries again" in lines[0]
     assert (tmp_path / "errors.log").read_text().count("Traceback") == 4
+
+
+def test_the_report_counts_the_images_of_both_splits(evaluation):
+    report = Report(
+        skipped_images=1, skipped_first=["a.png"], splits=SplitReports(train=SplitReport(images=9, skipped=1))
+    )
+    evaluation.skipped = {"b.png": 1, "shard 2": 30}
+    add_validation(report, "test", evaluation)
+    assert report.splits.validation == SplitReport(name="test", images=4, skipped=31)
+    assert report.skipped_images == 32 and report.skipped_first == ["a.png", "test: b.png", "test: shard 2"]

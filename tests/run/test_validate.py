@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import timm
@@ -11,6 +12,7 @@ from timm.models import save_for_hf
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_validation
 from dccd_timm.run.validate import validate
+from tests.conftest import CLASSES
 
 
 @pytest.fixture
@@ -59,3 +61,27 @@ def test_a_missing_checkpoint_is_one_line(folders, models, fresh_accelerator):
 def test_a_results_file_that_cannot_be_written_is_one_line(folders, models, fresh_accelerator):
     with pytest.raises(UserError, match="--results-file .* cannot be written"):
         run(folders, models, "--results-file", models / "none" / "r.csv")
+
+
+def spoiled(folders, folder, classes):
+    """The image folder with all validation images of these classes broken."""
+    shutil.copytree(folders, folder)
+    for name in classes:
+        for path in (folder / "validation" / name).iterdir():
+            path.write_bytes(b"<html>404</html>")
+    return folder
+
+
+def test_images_that_cannot_be_read_are_counted_in_the_result(folders, models, tmp_path, fresh_accelerator):
+    data = spoiled(folders, tmp_path / "data", CLASSES[:2])
+    whole, rest = run(folders, models), run(data, models)
+    assert (whole["images"], whole["skipped"]) == (24, 0) and (rest["images"], rest["skipped"]) == (8, 16)
+    with pytest.raises(UserError, match="16 images could not be read, more than --max-data-errors 15"):
+        run(data, models, "--max-data-errors", 15)
+
+
+def test_a_split_of_which_no_image_can_be_read_has_no_accuracy(folders, models, tmp_path, fresh_accelerator, capsys):
+    data = spoiled(folders, tmp_path / "data", CLASSES)
+    with pytest.raises(UserError, match=r"no image of the validation split could be read; the first: circle/0.png"):
+        run(data, models)
+    assert "--result" not in capsys.readouterr().out
