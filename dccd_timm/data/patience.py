@@ -25,13 +25,16 @@ def is_offline() -> bool:
 
 
 def is_of_network(error: BaseException) -> bool:
-    """Whether a network is the cause of an error, or of what raised it; not a data set that cannot be opened."""
+    """Whether a network is the cause of an error; not a data set that cannot be opened.
+
+    What an error merely came after does not count: datasets finds out by a 404 that a data set is a script.
+    """
     seen: BaseException | None = error
     while seen is not None:
         module = type(seen).__module__.split(".")[0]
         if isinstance(seen, HfHubHTTPError | OSError) or module in ("httpx", "httpx2", "aiohttp", "requests"):
             return True
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__
     return False
 
 

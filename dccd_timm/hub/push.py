@@ -125,9 +125,9 @@ def _commit(api: HfApi, folder: Path, card: Card, target: Target) -> _Done:
         check_card(card.text(), target)
     stale, changed = contents.stale(ours)
     for names, what in (
-        (stale, "deleted, which an earlier push wrote"),
-        (changed, "not deleted, since it changed after the push that wrote it"),
-        (contents.overwritten(ours), "replaced, which no push of dccd-timm wrote"),
+        (stale, "deleted (an earlier push wrote it)"),
+        (changed, "not deleted (it changed after the push that wrote it)"),
+        (contents.overwritten(ours), "replaced (no push of dccd-timm wrote it)"),
     ):
         remarks += [f"{what}: {', '.join(names)}"] if names else []
     (folder / MANIFEST).write_text(manifest(ours), encoding="utf-8")

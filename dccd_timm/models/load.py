@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -201,6 +201,8 @@ def _cause(error: BaseException) -> str:
         return f"it is gated ({reason}): ask for access on its page, then run `hf auth login` or set HF_TOKEN"
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         return "it has no model.safetensors"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, and the cache has no copy: unset it, or download the model first"
     if status == 401:
         return "the token is not valid: run `hf auth login`, or set HF_TOKEN"
     if status == 403:

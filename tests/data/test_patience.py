@@ -46,6 +46,9 @@ def test_only_a_network_is_waited_for(error, network):
     outer = RuntimeError("generation failed")
     outer.__cause__ = error
     assert is_of_network(outer) is network
+    after = RuntimeError("it is a script")
+    after.__context__ = error
+    assert not is_of_network(after)
 
 
 def test_either_variable_keeps_datasets_offline(monkeypatch):

@@ -190,7 +190,7 @@ def test_a_repository_with_other_work_is_refused_and_with_the_flag_loses_nothing
     done = client.push(pushed[0], name, "--hub-revision", "v2", "--hub-overwrite", token=WRITE)
     assert done.code == 0 and "public (as it was before" in done.text
     assert "README.md of" in done.text and "stays: no push of dccd-timm wrote it" in done.text
-    assert "replaced, which no push of dccd-timm wrote: config.json" in done.text
+    assert "replaced (no push of dccd-timm wrote it): config.json" in done.text
     files = model_hub.files(name, "v2")
     assert set(files) == PUBLISHED - {".gitattributes"} | set(OTHER_WORK)
     assert {path for path, content in OTHER_WORK.items() if files[path] != content} == {"config.json"}
@@ -213,8 +213,8 @@ def test_a_push_deletes_what_an_earlier_one_wrote_and_an_edited_readme_stays(mod
         files = model_hub.files(name)
         assert set(files) == PUBLISHED - {"report/channels.png"} | set(theirs)
         assert {path: files[path] for path in theirs} == theirs
-        assert ("deleted, which an earlier push wrote: report/channels.png" in done.text) is not bool(again)
-        assert ("not deleted, since it changed" in done.text) is not bool(again)
+        assert ("deleted (an earlier push wrote it): report/channels.png" in done.text) is not bool(again)
+        assert ("not deleted (it changed" in done.text) is not bool(again)
     assert len(model_hub.history(name)) == 4  # the last push found nothing to change
 
 

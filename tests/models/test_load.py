@@ -4,6 +4,7 @@ import json
 
 import pytest
 import timm
+from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models import save_for_hf
 
 from dccd_timm.errors import UserError
@@ -13,6 +14,7 @@ from dccd_timm.models.teacher import load_teacher
 from dccd_timm.recipe import load_recipe, load_validation
 from dccd_timm.run.validate import _build_model
 from tests.models.test_weights import POINTER
+from tests.test_network import http_error
 
 
 def test_sizes_reach_the_architectures_that_take_them():
@@ -103,3 +105,29 @@ def test_models_of_other_libraries_are_named(folder, config, words):
     ):
         with pytest.raises(UserError, match=words):
             use()
+
+
+@pytest.mark.parametrize(
+    ("error", "offline", "words"),
+    [
+        (http_error(401), False, "the token is not valid: run `hf auth login`"),
+        (
+            http_error(403, **{"X-Error-Message": "This model is disabled."}),
+            False,
+            "refuses it (This model is disabled)",
+        ),
+        (http_error(503), False, "check the name and the network"),
+        (LocalEntryNotFoundError("cannot find the file in the local cache"), False, "check the name and the network"),
+        (LocalEntryNotFoundError("check your connection"), True, "HF_HUB_OFFLINE is set, and the cache has no copy"),
+    ],
+    ids=repr,
+)
+def test_why_weights_could_not_be_downloaded(error, offline, words, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    with pytest.raises(UserError) as caught:
+        create("resnet18", "teacher", pretrained=True)
+    assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -98,13 +98,19 @@ def _open(
         raise
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
         what = f"data folder {folder}" if folder else f"{name} is no local folder, and as a Hub data set it"
-        text = one_line(error)
-        hint = "; choose one by --dataset-config" if "config" in text.lower() and not images.dataset_config else ""
-        if "scripts are no longer supported" in text:
-            hint = "; the Hub may have converted it: try --dataset-revision refs/convert/parquet"
-        if not folder and is_offline():
-            hint = "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, and there is no copy of it here: unset it"
-        raise UserError(f"{what} cannot be opened, split {split}: {text}{hint}") from error
+        text = one_line(error).rstrip(".")
+        raise UserError(f"{what} cannot be opened, split {split}: {text}{_hint(text, images, folder)}") from error
+
+
+def _hint(text: str, images: Images, folder: Path | None) -> str:
+    """What helps against the error ``text`` of datasets."""
+    if not folder and is_offline():
+        return "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, and there is no copy of it here: unset it"
+    if "scripts are no longer supported" in text:
+        return "; the Hub may have converted it: try --dataset-revision refs/convert/parquet"
+    if "doesn't exist on the Hub" in text or "gated" in text:
+        return "; check the name, and ask for access where it is private or gated: `hf auth login`, or set HF_TOKEN"
+    return "; choose one by --dataset-config" if "config" in text.lower() and not images.dataset_config else ""
 
 
 def _column(wanted: str | None, features: "Features", usual: tuple[str, ...], kind: type, what: str, flag: str) -> str:
