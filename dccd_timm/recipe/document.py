@@ -17,7 +17,8 @@ Written from the declarations in `dccd_timm/recipe/` by `python -m dccd_timm.rec
 
 A recipe is a YAML file of the same names with `_` in place of `-`; the command line beats the recipe. On the command
 line `--no-...` unsets a switch that the recipe sets, and an empty text unsets an option without a default. A value
-other than the default is an error where the option has no effect.
+other than the default is an error where the option has no effect; on the command line, some of timm's get a warning
+instead. `--data-dir`, alone on the command line, takes the place of a recipe's `hfids/` or `hfds/` data set.
 
 *Published* says how a pushed student's `args.yaml` and `recipe.yaml` show the option: `yes`, as it is; `no`, not at
 all; `name`, without the place on your machine.

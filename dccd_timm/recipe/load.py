@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.recipe.data import local_folder, reader_of
+from dccd_timm.recipe.option import Values
 from dccd_timm.recipe.parse import Grammar, as_one_error
 from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.rules import contradictions, ineffective, resolve
@@ -27,6 +29,13 @@ GRAMMAR = Grammar(
 # Written into args.yaml for its reader; facts about a run, not settings.
 _FACTS = ("versions", "config")
 
+# What a recipe says of its own data set, and the splits, which another one may have too.
+_OF_A_DATA_SET = (
+    "dataset", "dataset_config", "dataset_revision", "dataset_download", "input_key", "target_key", "class_map",
+    "train_num_samples", "val_num_samples", "num_classes",
+)  # fmt: skip
+_SPLITS = ("train_split", "val_split")
+
 
 def load_recipe(argv: Sequence[str]) -> Recipe:
     """Parse ``argv`` (with ``-c FILE`` for a recipe) into a Recipe; the command line beats the file.
@@ -44,19 +53,42 @@ def load_recipe(argv: Sequence[str]) -> Recipe:
     path, data = texts.pop("config"), texts.pop("data")
     if data and not errors:
         _logger.warning("a positional data folder is deprecated in timm: read as --data-dir %s", data)
-        texts.setdefault("data_dir", data)
+        if texts.setdefault("data_dir", data) != data:
+            errors.append(f"{data} and --data-dir {texts['data_dir']} name two data folders: give one")
     from_file = GRAMMAR.typed(_read_yaml(Path(path), errors), f"{path}: ", errors) if path else {}
     given = GRAMMAR.typed(texts, "--", errors)
+    if "data_dir" in given and not given["data_dir"] and not from_file.get("data_dir"):
+        errors.append("--data-dir is empty, and there is none to unset: name a folder")
     if errors:
         raise as_one_error(errors)
+    from_file = _without_its_data_set(from_file, given)
     # A recipe may set options of a method that the command line switches off; what has no effect beside the other
     # settings of its own file or command line is a mistake.
     errors += ineffective(Recipe, from_file, from_file) + ineffective(Recipe, from_file | given, given)
+    for line in ineffective(Recipe, from_file | given, given, refused=False):
+        _logger.warning("%s", line)
     recipe = Recipe(**resolve(from_file | given))
     errors += contradictions(recipe)
     if errors:
         raise as_one_error(errors)
     return recipe
+
+
+def _without_its_data_set(from_file: Values, given: Values) -> Values:
+    """A recipe's settings without its data set where --data-dir, alone on the command line, takes its place."""
+    dataset = from_file.get("dataset")
+    if not given.get("data_dir") or "dataset" in given or not dataset:
+        return from_file
+    root = Path(given["data_dir"])
+    if reader_of(dataset) in ("torch", "tfds", "wds"):
+        _logger.info("--data-dir %s is the folder of the recipe's data set %s", root, dataset)
+        return from_file
+    if reader_of(dataset) == "folder" or local_folder(dataset, None) != local_folder(dataset, given["data_dir"]):
+        return from_file
+    gone = [name for name in _OF_A_DATA_SET if name in from_file]
+    gone += [name for name in _SPLITS if from_file.get(name) and not (root / from_file[name]).is_dir()]
+    _logger.info("--data-dir %s takes the place of the recipe's data set: without its %s", root, ", ".join(gone))
+    return {name: value for name, value in from_file.items() if name not in gone}
 
 
 def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:

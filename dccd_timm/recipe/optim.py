@@ -11,6 +11,16 @@ _sched = partial(option, group="Learning rate schedule")
 _LR_GIVEN = NoEffect(lambda v: v["lr"] is not None, "lr overrides it")
 
 
+def _only_sched(*names: str) -> NoEffect:
+    return NoEffect(lambda v: v["sched"] not in names, f"only sched {', '.join(names)} reads it", refused=False)
+
+
+_NO_NOISE = NoEffect(lambda v: v["lr_noise"] is None, "lr_noise is not set", refused=False)
+_NO_WARMUP = NoEffect(lambda v: not v["warmup_epochs"], "warmup_epochs is 0", refused=False)
+_CYCLES = _only_sched("cosine", "tanh", "poly")
+_ONE_CYCLE = NoEffect(lambda v: v["lr_cycle_limit"] <= 1, "lr_cycle_limit is 1", refused=False)
+
+
 @dataclass(frozen=True)
 class Optim:
     """Optimizer, accumulation and learning rate."""
@@ -40,22 +50,44 @@ class Optim:
         None, "scaling with the batch (default: sqrt for adaptive optimizers)", no_effect=(_LR_GIVEN,)
     )
     lr_noise: tuple[float, ...] | None = _sched(None, "rate noise, from and to this part of the training")
-    lr_noise_pct: float = _sched(0.67, "limit of the rate noise")
-    lr_noise_std: float = _sched(1.0, "standard deviation of the rate noise")
-    lr_cycle_mul: float = _sched(1.0, "factor on the length of each cycle")
-    lr_cycle_decay: float = _sched(0.5, "factor on the rate of each cycle")
-    lr_cycle_limit: int = _sched(1, "number of cycles")
-    lr_k_decay: float = _sched(1.0, "k-decay of cosine and poly")
-    lr_decay_fn: str | None = _sched(None, "wsd: shape of the decay")
-    lr_stable_timescale: float | None = _sched(None, "wsd: time scale of the stable phase")
-    warmup_lr: float = _sched(1e-05, "rate at the start of the warm-up")
+    lr_noise_pct: float = _sched(0.67, "limit of the rate noise", no_effect=(_NO_NOISE,))
+    lr_noise_std: float = _sched(1.0, "standard deviation of the rate noise", no_effect=(_NO_NOISE,))
+    lr_cycle_mul: float = _sched(
+        1.0,
+        "factor on the length of each cycle",
+        no_effect=(
+            _CYCLES,
+            _ONE_CYCLE,
+        ),
+    )
+    lr_cycle_decay: float = _sched(
+        0.5,
+        "factor on the rate of each cycle",
+        no_effect=(
+            _CYCLES,
+            _ONE_CYCLE,
+        ),
+    )
+    lr_cycle_limit: int = _sched(1, "number of cycles", no_effect=(_CYCLES,))
+    lr_k_decay: float = _sched(1.0, "k-decay of cosine and poly", no_effect=(_only_sched("cosine", "poly"),))
+    lr_decay_fn: str | None = _sched(None, "wsd: shape of the decay", no_effect=(_only_sched("wsd", "rsqrt"),))
+    lr_stable_timescale: float | None = _sched(
+        None, "wsd: time scale of the stable phase", no_effect=(_only_sched("rsqrt"),)
+    )
+    warmup_lr: float = _sched(1e-05, "rate at the start of the warm-up", no_effect=(_NO_WARMUP,))
     min_lr: float = _sched(0.0, "lowest rate")
     epochs: int = _sched(300, "epochs", low=1)
     start_epoch: int | None = _sched(None, "first epoch, for restarts", low=0)
-    decay_milestones: tuple[int, ...] = _sched((90, 180, 270), "multistep: epochs at which the rate falls")
-    decay_epochs: float = _sched(90.0, "step: epochs between decays")
+    decay_milestones: tuple[int, ...] = _sched(
+        (90, 180, 270), "multistep: epochs at which the rate falls", no_effect=(_only_sched("multistep"),)
+    )
+    decay_epochs: float = _sched(90.0, "step: epochs between decays", no_effect=(_only_sched("step", "wsd", "rsqrt"),))
     warmup_epochs: int = _sched(5, "epochs of warm-up", low=0)
-    warmup_prefix: bool = _sched(False, "the warm-up comes before the schedule and not out of it")
+    warmup_prefix: bool = _sched(
+        False, "the warm-up comes before the schedule and not out of it", no_effect=(_NO_WARMUP,)
+    )
     cooldown_epochs: int = _sched(0, "epochs at --min-lr after the schedule", low=0)
-    patience_epochs: int = _sched(10, "plateau: epochs without gain")
-    decay_rate: float = _sched(0.1, "factor of a decay", "--dr")
+    patience_epochs: int = _sched(10, "plateau: epochs without gain", no_effect=(_only_sched("plateau"),))
+    decay_rate: float = _sched(
+        0.1, "factor of a decay", "--dr", no_effect=(_only_sched("step", "multistep", "plateau", "poly"),)
+    )

@@ -24,10 +24,12 @@ GROUPS = (
 
 
 class NoEffect(NamedTuple):
-    """A reason for which an option changes nothing, and when it holds."""
+    """A reason for which an option changes nothing, and when it holds. The option is then ``refused``, or a flag gets a
+    warning and a recipe may set it, as timm's args.yaml set all of timm's options."""
 
     when: Callable[[Values], bool]
     reason: str
+    refused: bool = True
 
 
 def without(name: str, reason: str | None = None) -> NoEffect:

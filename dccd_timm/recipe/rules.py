@@ -33,22 +33,24 @@ def resolve(given: Values) -> Values:
     return values
 
 
-def ineffective(settings: type, values: Values, names: Iterable[str]) -> list[str]:
-    """One line for each of ``names`` whose value differs from its default and would change nothing."""
+def ineffective(settings: type, values: Values, names: Iterable[str], refused: bool = True) -> list[str]:
+    """One line for each of ``names`` whose value differs from its default and would change nothing: those that are
+    ``refused`` for it, or those that are not."""
     known = defaults(settings)
     full = _decide(known | values) if settings is Recipe else known | values
     lines = []
     for name in sorted(names):
-        reason = no_effect(settings, name, full)
+        reason = no_effect(settings, name, full, refused)
         if reason and full[name] != known[name] and not _is_decided(name, full):
             lines.append(f"{name} has no effect: {reason}")
     return lines
 
 
-def no_effect(settings: type, name: str, values: Values) -> str | None:
+def no_effect(settings: type, name: str, values: Values, refused: bool = True) -> str | None:
     """Why a setting changes nothing beside all the others; None when it does."""
     field = next(f for f in fields(settings) if f.name == name)
-    return next((rule.reason for rule in option_of(field).no_effect if rule.when(values)), None)
+    rules = [rule for rule in option_of(field).no_effect if rule.refused == refused]
+    return next((rule.reason for rule in rules if rule.when(values)), None)
 
 
 def contradictions(recipe: Recipe) -> list[str]:

@@ -2,13 +2,22 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from dccd_timm.recipe.data import NO_VALIDATION
-from dccd_timm.recipe.option import NoEffect, option, without
+from dccd_timm.recipe.option import NoEffect, Values, option, without
 
 _run = partial(option, group="Run")
 _NO_WANDB = NoEffect(lambda v: v["log_with"] != "wandb", "log_with is not wandb")
+
+
+def _is_elsewhere(v: Values) -> bool:
+    """Whether the run that is resumed lies in another folder than --output and --experiment say."""
+    return v["resume"] not in (None, "auto") and Path(v["output"]) / v["experiment"] != Path(v["resume"])
+
+
+_RESUMED = NoEffect(_is_elsewhere, "resume names the run's folder", refused=False)
 _NO_PROJECT = NoEffect(lambda v: v["log_with"] not in ("wandb", "trackio"), "log_with is neither wandb nor trackio")
 
 
@@ -25,8 +34,10 @@ class Run:
     )
     checkpoint_hist: int = _run(10, "saved states to keep", low=1, published="no")
     val_interval: int = _run(1, "epochs between validations", low=1, no_effect=(NO_VALIDATION,))
-    output: str = _run("output/train", "folder of the runs", published="no")
-    experiment: str = _run("", "name of this run's folder (default: time, student and teacher)", published="no")
+    output: str = _run("output/train", "folder of the runs", published="no", no_effect=(_RESUMED,))
+    experiment: str = _run(
+        "", "name of this run's folder (default: time, student and teacher)", published="no", no_effect=(_RESUMED,)
+    )
     eval_metric: Literal["top1", "top5", "loss"] = _run("top1", "what makes the best epoch", no_effect=(NO_VALIDATION,))
     resume: str | None = _run(None, "continue a run: its folder, or auto with --experiment", published="no")
     no_resume_opt: bool = _run(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from dccd_timm.errors import UserError
-from dccd_timm.recipe.data import Images
+from dccd_timm.recipe.data import Images, only_of
 from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
@@ -29,7 +29,9 @@ class Validation(Device, Network, Images):
     """All settings of one validation; made by :func:`load_validation`."""
 
     split: str = _data("validation", "split to read")
-    num_samples: int | None = _data(None, "images in the split, for streams that do not say", low=1)
+    num_samples: int | None = _data(
+        None, "images in the split, for streams that do not say", low=1, no_effect=(only_of("hfids", "wds", "tfds"),)
+    )
     batch_size: int = _data(256, "images per rank and batch", "-b", low=1)
     model: str = _model("", "a run's best/ folder, local-dir:path, hf-hub:owner/name or a timm name", "-m")
     pretrained: bool = _model(False, "timm's pretrained weights (the default without --checkpoint)")
@@ -51,7 +53,7 @@ class Validation(Device, Network, Images):
     test_pool: bool = _model(False, "pool at test time over larger maps")
     reparam: bool = _model(False, "fold re-parameterizable branches first")
     results_file: str = _run("", "file to write the results to")
-    results_format: Literal["csv", "json"] = _run("csv", "its format")
+    results_format: Literal["csv", "json"] = _run("csv", "its format", no_effect=(without("results_file"),))
 
 
 TAKEN_OVER = (

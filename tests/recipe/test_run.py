@@ -24,3 +24,12 @@ def test_mistakes(flags, message):
 
 def test_timms_flag_for_wandb_is_log_with_wandb():
     assert load_recipe(["--log-wandb", "--wandb-tags", "a"]).log_with == "wandb"
+
+
+def test_a_run_that_is_resumed_is_not_moved(caplog):
+    load_recipe(["--resume", "output/train/a", "--experiment", "a"])
+    assert not caplog.records
+    load_recipe(["--resume", "runs/a", "--experiment", "b", "--output", "elsewhere"])
+    assert [record.message for record in caplog.records] == [
+        f"{name} has no effect: resume names the run's folder" for name in ("experiment", "output")
+    ]

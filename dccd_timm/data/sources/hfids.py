@@ -15,6 +15,7 @@ from dccd_timm.data.sources.hfids_stream import HfidsStream, count_images
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import limit_requests, retry
 from dccd_timm.recipe import Images
+from dccd_timm.recipe.data import local_folder
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, Features, IterableDataset
@@ -35,7 +36,7 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
     name = images.dataset.removeprefix("hfids/")
-    folder = _local_folder(name, images.data_dir)
+    folder = local_folder(images.dataset, images.data_dir)
     if folder is None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise UserError(_no_such_name(name))
     disable_inner_retries()
@@ -62,11 +63,6 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     if num_samples == 0:
         raise UserError(f"no images in {name}, split {split}")
     return HfidsStream(dataset, names, num_samples, image_key, target_key, files, folder is None, class_to_idx)
-
-
-def _local_folder(name: str, data_dir: str | None) -> Path | None:
-    candidates = [Path(name), *([Path(data_dir) / name] if data_dir else [])]
-    return next((path for path in candidates if path.is_dir()), None)
 
 
 def _no_such_name(name: str) -> str:

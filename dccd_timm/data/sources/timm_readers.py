@@ -14,10 +14,7 @@ from dccd_timm.data.sources.timm_map import TimmMapSource
 from dccd_timm.data.sources.timm_stream import TimmStreamSource
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Images
-
-# First part of --dataset of what timm does not read as a folder; and what torchvision reads as one.
-_OTHER_READERS = ("torch", "hfds", "tfds", "wds")
-_TORCHVISION_FOLDERS = ("torch/folder", "torch/image_folder")
+from dccd_timm.recipe.data import TORCHVISION_FOLDERS, reader_of
 
 
 def open_timm(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
@@ -26,7 +23,8 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     Raises:
         UserError: missing or empty folder, unknown split, unreadable data set; one line with the fix.
     """
-    root = _folder(images, split) if _is_folder(images.dataset) else images.data_dir
+    is_folder = reader_of(images.dataset) == "folder" or images.dataset.lower() in TORCHVISION_FOLDERS
+    root = _folder(images, split) if is_folder else images.data_dir
     try:
         dataset = timm.data.create_dataset(
             images.dataset,
@@ -55,12 +53,6 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     if isinstance(dataset, timm.data.IterableImageDataset):
         return TimmStreamSource(dataset, names, len(dataset))
     return TimmMapSource(dataset, names)
-
-
-def _is_folder(dataset: str) -> bool:
-    """Whether timm reads image folders, or tars of them, for this --dataset."""
-    origin, slash, _ = dataset.lower().partition("/")
-    return not slash or origin not in _OTHER_READERS or dataset.lower() in _TORCHVISION_FOLDERS
 
 
 def _folder(images: Images, split: str) -> str:

@@ -8,7 +8,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from dccd_timm.data.sources.folders import class_order, find_split, number_classes
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
-from tests.conftest import picture
+from tests.conftest import ROOT, picture
 from tests.data.loaders import opened
 
 
@@ -129,3 +129,12 @@ def test_a_part_of_a_split_is_refused(tmp_path):
     write(tmp_path, "train/ant")
     with pytest.raises(UserError, match="image folders are read whole"):
         find_split(tmp_path, "train[:10%]")
+
+
+def test_a_folder_on_the_command_line_is_read_and_not_the_recipes_stream(tmp_path):
+    write(tmp_path, "train/ant", "train/bee", "val/ant", "val/bee")
+    recipe = ["-c", str(ROOT / "recipes" / "quickstart.yaml"), "--data-dir"]
+    assert opened(load_recipe([*recipe, str(tmp_path)])).names == ["ant", "bee"]
+    for place, message in ((tmp_path / "none", "does not exist"), (tmp_path / "val" / "ant", "no class folders")):
+        with pytest.raises(UserError, match=message):
+            opened(load_recipe([*recipe, str(place)]))
