@@ -1,7 +1,9 @@
 """``hfids/``: parquet, webdataset tars and image folders, on disk or on the Hub, opened through datasets' streaming."""
 
+import contextlib
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +11,14 @@ from timm.data.readers.class_map import load_class_map
 
 from dccd_timm.data.patience import DataPatience, disable_inner_retries, is_of_network, is_offline
 from dccd_timm.data.sources.base import Source
-from dccd_timm.data.sources.folders import number_listed
+from dccd_timm.data.sources.endings import datasets_misses, warn_of_left_out
+from dccd_timm.data.sources.folders import find_split, number_listed
 from dccd_timm.data.sources.hfids_folder import HfidsFolder
 from dccd_timm.data.sources.hfids_stream import HfidsStream, count_images
+from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import limit_requests, retry
-from dccd_timm.recipe import Images
+from dccd_timm.recipe import Images, Recipe
 from dccd_timm.recipe.data import local_folder
 
 if TYPE_CHECKING:
@@ -39,6 +43,9 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     folder = local_folder(images.dataset, images.data_dir)
     if folder is None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise UserError(_no_such_name(name))
+    root = _split_folder(folder, split) if folder else None
+    if root and datasets_misses(root):
+        return open_timm(replace(images, dataset="", data_dir=str(folder), input_key=None), split, is_training, None)
     disable_inner_retries()
     limit_requests()
     timeout = 0.0 if folder else min(_OPENING_SECONDS, images.data_timeout)
@@ -53,16 +60,27 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
         rows = [(row[image_key]["path"], int(row[target_key])) for row in dataset]
         if not rows:
             raise UserError(f"no images in {name}, split {split}")
+        if root:
+            warn_of_left_out(str(root), (path for path, _ in rows))
         if names and not images.class_map:
             rows, names = number_listed(rows, names)
         return HfidsFolder(rows, names)
     num_samples = num_samples or count_images(dataset, split, files, image_key, timeout)
     if num_samples is None:
-        flag = "--train-num-samples" if is_training else "--val-num-samples"
+        of_run = "--train-num-samples" if is_training else "--val-num-samples"
+        flag = of_run if isinstance(images, Recipe) else "--num-samples"  # validate.py has one split
         raise UserError(f"{name} does not say how many images split {split} has: give {flag}")
     if num_samples == 0:
         raise UserError(f"no images in {name}, split {split}")
     return HfidsStream(dataset, names, num_samples, image_key, target_key, files, folder is None, class_to_idx)
+
+
+def _split_folder(folder: Path, split: str) -> Path | None:
+    """The folder of a split in a local data set, where it has one."""
+    with contextlib.suppress(UserError):
+        if (root := find_split(folder, split)) != folder:
+            return root
+    return None
 
 
 def _no_such_name(name: str) -> str:

@@ -9,6 +9,7 @@ from torchvision.datasets import ImageFolder
 
 from dccd_timm.data.decode import image_mode
 from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.endings import ENDINGS, warn_of_left_out
 from dccd_timm.data.sources.folders import ClassFolders, find_split, number_classes
 from dccd_timm.data.sources.timm_map import TimmMapSource
 from dccd_timm.data.sources.timm_stream import TimmStreamSource
@@ -25,6 +26,7 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     """
     is_folder = reader_of(images.dataset) == "folder" or images.dataset.lower() in TORCHVISION_FOLDERS
     root = _folder(images, split) if is_folder else images.data_dir
+    timm.data.set_img_extensions(ENDINGS)
     try:
         dataset = timm.data.create_dataset(
             images.dataset,
@@ -46,6 +48,7 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
         raise UserError(f"data set {images.dataset or images.data_dir}, split {split}: {one_line(error)}") from error
     reader = getattr(dataset, "reader", dataset)
     if isinstance(reader, ReaderImageFolder | ImageFolder):
+        warn_of_left_out(str(reader.root), (path for path, _ in reader.samples))
         number_classes(cast(ClassFolders, reader), mapped=bool(images.class_map))
     if len(dataset) == 0:
         raise UserError(f"no images in {root} for split {split}")

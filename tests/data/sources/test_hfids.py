@@ -5,8 +5,9 @@ from collections import Counter
 import datasets
 import pytest
 
+from dccd_timm.data.sources import hfids, open_split
 from dccd_timm.errors import UserError
-from dccd_timm.recipe import load_recipe
+from dccd_timm.recipe import load_recipe, load_validation
 from tests.conftest import CLASSES, encoded, picture
 from tests.data.loaders import opened as opened_split
 from tests.data.sources.reading import seen
@@ -84,3 +85,19 @@ def test_what_no_waiting_helps_is_said_at_once(offline, error, words, monkeypatc
     with pytest.raises(UserError, match=words) as caught:
         opened_split(load_recipe(["--dataset", "hfids/alice/good"]))
     assert len(asked) == 1 and str(error) in str(caught.value) and "--resume" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("program", "is_training", "flag"),
+    [
+        ("train", True, "--train-num-samples"),
+        ("train", False, "--val-num-samples"),
+        ("validate", False, "--num-samples"),
+    ],
+)
+def test_a_stream_of_unknown_size_names_the_option_of_the_program(program, is_training, flag, parquet, monkeypatch):
+    monkeypatch.setattr(hfids, "count_images", lambda *_: None)
+    words = ["--dataset", f"hfids/{parquet}"]
+    options = load_recipe(words) if program == "train" else load_validation(["--model", "resnet18", *words])
+    with pytest.raises(UserError, match=f"does not say how many images split train has: give {flag}$"):
+        open_split(options, "train", is_training, None)
