@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dccd_timm.data.workers import start_server_early
 from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import load_recipe, load_validation
 from dccd_timm.recipe.parse import OneLineParser
@@ -13,6 +14,7 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
+        start_server_early(recipe)
         from dccd_timm.hub.publisher import HubPublisher  # torch, timm and datasets load only once the flags are right
         from dccd_timm.run.train import train
 
@@ -26,6 +28,7 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         options = load_validation(arguments)
+        start_server_early(options)
         from dccd_timm.run.validate import validate
 
         validate(options)

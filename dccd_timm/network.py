@@ -27,7 +27,7 @@ _CONFLICTS = 5
 
 @functools.cache
 def limit_requests() -> None:
-    """Give the Hub client time limits, in this process and in those that it forks."""
+    """Give the Hub client time limits, in this process."""
     set_client_factory(_create_client)
 
 

@@ -17,6 +17,7 @@ from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader, TrainP
 from dccd_timm.data.sources.base import LoaderOptions, Reading, Source, TrainOrder
 from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.data.views import erased_views, eval_view, train_views
+from dccd_timm.data.workers import start_server, worker_start
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Images, Recipe, plan_views
 from dccd_timm.recipe.data_config import DataConfig
@@ -127,7 +128,8 @@ def _reading(images: Images, source: Source, reader: Reader, num_classes: int, b
         # a worker that is stuck would stop the run for ever; one that waits for a Hub reports it before that
         timeout=images.data_timeout + _GRACE if workers else 0,
         pin_memory=images.pin_mem and rank.device.type == "cuda",
-        worker_init_fn=rank.worker_init_fn,
+        worker_init_fn=worker_start(rank.worker_init_fn),
+        multiprocessing_context=start_server(images) if workers else None,
         # its own generator: making an iterator draws a seed, which must not move the global one
         generator=torch.Generator().manual_seed(images.seed),
     )

@@ -17,7 +17,7 @@ from dccd_timm.recipe import Images
 # What sources give as an image: bytes, a path, a datasets record of both, an open file, a PIL image, or nothing.
 Encoded = bytes | str | dict[str, bytes | str | None] | io.BufferedIOBase | Image.Image | None
 
-# PIL registers its decoders at the first open: done here once, forked workers share them.
+# PIL registers its decoders at the first open: done here once, and workers share them.
 Image.preinit()
 
 

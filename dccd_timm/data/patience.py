@@ -1,5 +1,6 @@
 """Waiting for a remote source of data, up to ``--data-timeout``."""
 
+import functools
 from typing import NoReturn
 
 from huggingface_hub.errors import HfHubHTTPError
@@ -8,6 +9,7 @@ from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import Patience
 
 
+@functools.cache
 def disable_inner_retries() -> None:
     """Let datasets try once only: it would retry for half an hour, and the waiting here ends at ``--data-timeout``."""
     import datasets.config

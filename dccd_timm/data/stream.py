@@ -118,6 +118,7 @@ class StreamBatches(IterableDataset[Batch | None]):
     ) -> None:
         self.source, self.reader, self.collate, self.batch_size = shards, reader, collate, batch_size
         self.rank, self.world, self.timeout, self.start = rank, world, timeout, start
+        self.block_records, self.block_bytes = BLOCK_RECORDS, BLOCK_BYTES
 
     def __iter__(self) -> Iterator[Batch | None]:
         info = get_worker_info()
@@ -202,7 +203,7 @@ class StreamBatches(IterableDataset[Batch | None]):
             for row, item in self._rows(mine[number], first):
                 if isinstance(item, Record) and not worker.keeps(row, total):
                     continue
-                if len(block) == BLOCK_RECORDS or size >= BLOCK_BYTES:
+                if len(block) == self.block_records or size >= self.block_bytes:
                     yield block, start
                     block, size = [], 0
                     start = Position(position.epoch, number, row, start.block + 1)

@@ -14,7 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, KwargsHandler
 from timm.layers import set_fast_norm
 
 from dccd_timm.errors import UserError
-from dccd_timm.launch.process import end_with_parent
+from dccd_timm.process import end_with_parent
 from dccd_timm.recipe import Recipe, Validation
 
 _logger = logging.getLogger(__name__)

@@ -27,14 +27,7 @@ def guarded(program: Callable[[Sequence[str]], object], argv: Sequence[str] | No
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a run
             stream.reconfigure(errors="backslashreplace")
-    console = logging.StreamHandler()
-    console.setFormatter(_Formatter())
-    logging.root.addHandler(console)
-    logging.root.setLevel(logging.INFO)
-    for name in ("timm", "accelerate", "httpx", "httpx2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("huggingface_hub", "datasets"):  # they log every retry; the loader logs when it waits
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _log_to_console(logging.INFO)
     try:
         program(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -44,3 +37,19 @@ def guarded(program: Callable[[Sequence[str]], object], argv: Sequence[str] | No
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def log_in_worker(number: int) -> None:
+    """Log what a rank would in its loader worker ``number``, which has no log of its own; for ``worker_init_fn``."""
+    _log_to_console(logging.WARNING)
+
+
+def _log_to_console(level: int) -> None:
+    console = logging.StreamHandler()
+    console.setFormatter(_Formatter())
+    logging.root.addHandler(console)
+    logging.root.setLevel(level)
+    for name in ("timm", "accelerate", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("huggingface_hub", "datasets"):  # they log every retry; the loader logs when it waits
+        logging.getLogger(name).setLevel(logging.ERROR)

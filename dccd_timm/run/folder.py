@@ -109,7 +109,7 @@ def _lock(folder: Path) -> IO[str]:
     except OSError as error:
         raise UserError(f"output folder {folder} cannot be written: {error.strerror}; set --output") from error
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock(): forked workers must not inherit it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock(): a child process must not inherit it
     except OSError as error:
         raise UserError(f"another run writes to {folder}: wait for it, or give this one --experiment") from error
     file.truncate(0)

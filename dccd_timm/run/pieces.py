@@ -14,7 +14,7 @@ from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.launch.process import detach_worker
+from dccd_timm.launch.guard import log_in_worker
 from dccd_timm.models.classes import class_names
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
@@ -83,7 +83,7 @@ def build_training(
     dtype = teacher_dtype(recipe, accelerator)
     task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
     optimizer = _prepare(recipe, task, accelerator)
-    rank = Rank(device, accelerator.process_index, accelerator.num_processes, detach_worker)
+    rank = Rank(device, accelerator.process_index, accelerator.num_processes, log_in_worker)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
     val = None
     if splits.val is not None:

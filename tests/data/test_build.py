@@ -20,6 +20,13 @@ from tests.data.loaders import CPU, image_bytes, opened, recipe_for, train_loade
 CONFIG = dict(input_size=(3, 24, 24), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
 
 
+class Stuck(HfidsStream):
+    """A source whose disk does not answer."""
+
+    def rows(self, *_):
+        time.sleep(2)
+
+
 def test_accumulation_and_repeats_make_whole_updates(parquet, folders):
     def batches(*flags):
         recipe = recipe_for("map", parquet, folders, *flags)
@@ -91,8 +98,8 @@ def test_a_position_of_another_layout_is_not_used(numbered, caplog):
 
 def test_a_worker_that_is_stuck_ends_the_run_with_one_line(numbered, monkeypatch, tmp_path):
     monkeypatch.setattr(build, "_GRACE", 0)
-    monkeypatch.setattr(HfidsStream, "rows", lambda *_: time.sleep(2))
     loader = train_loader(numbered(1), flags=("--data-timeout", "1"))
+    loader.source.__class__ = Stuck
     with pytest.raises(RuntimeError) as stuck:
         loader.peek()
     error = stuck.value.with_traceback(None)

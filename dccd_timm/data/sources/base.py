@@ -21,6 +21,7 @@ class LoaderOptions:
     timeout: float
     pin_memory: bool
     worker_init_fn: Callable[[int], None] | None
+    multiprocessing_context: str | None
     generator: torch.Generator
 
 

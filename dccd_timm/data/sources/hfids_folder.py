@@ -4,8 +4,10 @@ are listed and read with random access."""
 import fsspec
 
 from dccd_timm.data.decode import Record
+from dccd_timm.data.patience import disable_inner_retries
 from dccd_timm.data.sources.base import common_folder
 from dccd_timm.data.sources.indexed import IndexedSource
+from dccd_timm.network import limit_requests
 
 
 class HfidsFolder(IndexedSource):
@@ -20,6 +22,8 @@ class HfidsFolder(IndexedSource):
         path, target = self.images[index]
         if "://" not in path:
             return Record(path, target, self.name(index))
+        limit_requests()  # in this worker
+        disable_inner_retries()
         with fsspec.open(path, "rb") as file:
             return Record(file.read(), target, self.name(index))
 

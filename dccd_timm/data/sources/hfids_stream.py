@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from dccd_timm.batch import Batch
 from dccd_timm.data import stream
 from dccd_timm.data.decode import Record
-from dccd_timm.data.patience import DataPatience
+from dccd_timm.data.patience import DataPatience, disable_inner_retries
 from dccd_timm.data.sources.base import Reading, Source, TrainOrder, common_folder
 from dccd_timm.data.stream import StreamBatches, StreamStart
 from dccd_timm.errors import UserError, one_line
@@ -112,7 +112,8 @@ class HfidsStream(Source):
 
     def rows(self, shard: int, start: int) -> Iterator[Record]:
         """Records of one shard from row ``start`` on; raises whatever datasets, Arrow and the Hub client raise."""
-        limit_requests()
+        limit_requests()  # in this worker
+        disable_inner_retries()
         # shard() and iter() and not iter(): the plain iterator divides shards among workers once more
         part = self.dataset.shard(num_shards=self.num_shards, index=shard)
         if start:

@@ -1,13 +1,23 @@
 """timm's own streams, ``wds/`` and ``tfds/``, which shard and shuffle themselves; resumed at whole epochs only."""
 
+import copyreg
 from collections.abc import Iterable, Iterator
 
 from timm.data import IterableImageDataset
+from timm.data.readers.shared_count import SharedCount
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.decode import Reader, Record, Sample
 from dccd_timm.data.sources.base import Reading, Source, TrainOrder
+
+
+def _reduce_count(count: SharedCount) -> tuple[type[SharedCount], tuple[int]]:
+    return SharedCount, (count.value,)
+
+
+# A reader's epoch is shared through a lock that cannot be sent to a worker; each worker sets the epoch itself.
+copyreg.pickle(SharedCount, _reduce_count)
 
 
 class TimmStreamSource(Source):

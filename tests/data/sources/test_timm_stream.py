@@ -33,6 +33,13 @@ class Numbers:
             yield picture(number % 3, number), number
 
 
+class Broken(Numbers):
+    """A reader whose images cannot be decoded."""
+
+    def __iter__(self):
+        return ((b"broken", number) for _, number in super().__iter__())
+
+
 def source_of(reader):
     dataset = timm.data.IterableImageDataset.__new__(timm.data.IterableImageDataset)
     dataset.reader = reader
@@ -66,10 +73,6 @@ def test_training_drops_a_short_batch_and_evaluation_keeps_it():
 def test_no_two_records_have_the_same_name():
     """They have no names of their own, and each worker numbers its own."""
     recipe = load_recipe(["-b", "2", "-j", "2", "--max-data-errors", "9"])
-
-    class Broken(Numbers):
-        def __iter__(self):
-            return ((b"broken", number) for _, number in super().__iter__())
 
     loader = build_eval_loader(recipe, source_of(Broken()), CONFIG, 10, Rank(CPU))
     with pytest.raises(UserError, match="10 images could not be read"):

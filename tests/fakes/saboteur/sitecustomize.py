@@ -2,6 +2,8 @@
 
 ``SABOTAGE=<function>:<signal>:<sightings>:<rank>`` sends the signal once that function of dccd_timm was seen running so
 many times; FULL in place of a signal lets no file grow any more. A launcher's second attempt is left in peace.
+
+``FORKS=<file>`` adds a line to the file for each fork: the threads that the process had, and what it was.
 """
 
 import os
@@ -31,7 +33,21 @@ def _watch(function, name, sightings):
             return
 
 
-if "SABOTAGE" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+# A loader's server must have one thread.
+IN_SERVER = "multiprocessing.forkserver" in sys.orig_argv[-1]
+if "SABOTAGE" in os.environ and not IN_SERVER and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
     function, name, sightings, rank = os.environ["SABOTAGE"].split(":")
     if os.environ.get("RANK", "0") == rank:
         threading.Thread(target=_watch, args=(function, name, int(sightings)), daemon=True).start()
+
+
+def _record(event, _):
+    if event in ("os.fork", "os.forkpty"):
+        threads = len(os.listdir("/proc/self/task"))
+        line = f"{threads} {' '.join(sys.orig_argv)} {[thread.name for thread in threading.enumerate()]}"
+        with open(os.environ["FORKS"], "a") as file:
+            file.write(line.replace("\n", " ") + "\n")
+
+
+if "FORKS" in os.environ:
+    sys.addaudithook(_record)

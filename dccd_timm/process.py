@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 
+# What launchers, schedulers and users send to a whole process group when they want it to stop.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -14,11 +16,10 @@ def end_with_parent(number: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
-def detach_worker(number: int) -> None:
-    """Take loader worker ``number`` out of its rank's process group; a DataLoader's ``worker_init_fn``.
+def detach() -> None:
+    """Take this process out of its parent's process group; it still ends with its parent, at once.
 
     A launcher signals the whole group when it wants to stop, and a rank cannot finish its update without its workers.
-    They still end with their rank, at once.
     """
-    os.setpgid(0, 0)
     end_with_parent(signal.SIGKILL)
+    os.setpgid(0, 0)

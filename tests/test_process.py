@@ -11,7 +11,7 @@ import pytest
 
 CHILD = """
 import os, signal, sys, time
-from dccd_timm.launch.process import detach_worker, end_with_parent
+from dccd_timm.process import detach, end_with_parent
 {call}
 print(os.getpid(), os.getpgid(0), flush=True)
 time.sleep(60)
@@ -23,7 +23,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("call", ["end_with_parent(signal.SIGTERM)", "detach_worker(0)"])
+@pytest.mark.parametrize("call", ["end_with_parent(signal.SIGTERM)", "detach()"])
 def test_a_child_ends_when_its_parent_is_killed(call):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, CHILD.format(call=call)], stdout=subprocess.PIPE, text=True
@@ -33,13 +33,13 @@ def test_a_child_ends_when_its_parent_is_killed(call):
     parent.kill()
     parent.wait()
     assert not psutil.wait_procs([process], timeout=5)[1]
-    assert (group == child) == call.startswith("detach_worker")  # out of the launcher's group
+    assert (group == child) == call.startswith("detach")  # out of the launcher's group
 
 
 def test_a_detached_worker_does_not_see_a_signal_to_its_group():
     """A launcher stops a group of ranks; their workers must go on until the update is finished."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, CHILD.format(call="detach_worker(0)")],
+        [sys.executable, "-c", PARENT, CHILD.format(call="detach()")],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     child = psutil.Process(int(parent.stdout.readline().split()[0]))
