@@ -1,5 +1,6 @@
 """Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.run.classes import number_network, number_split, number_student
 from dccd_timm.task.build import build_task, teacher_of
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass
 class Splits:
@@ -42,6 +45,8 @@ def open_splits(recipe: Recipe) -> Splits:
     train = open_split(recipe, recipe.train_split, True, recipe.train_num_samples)
     val = open_split(recipe, recipe.val_split, False, recipe.val_num_samples) if recipe.val_split else None
     if val is not None:
+        if recipe.val_split == recipe.train_split or (train.folder and train.folder == val.folder):
+            _logger.warning("split %s is the training images: its accuracy says nothing of others", recipe.val_split)
         number_split(val, train.names, f"split {recipe.val_split}", f"split {recipe.train_split}")
     return Splits(train, val)
 

@@ -54,6 +54,12 @@ def test_a_split_without_a_class_is_numbered_by_the_training_split(tmp_path, the
     assert validated(model, "--data-dir", tmp_path / "data")["top1"] == 100
 
 
+def test_a_validation_of_the_training_images_is_said(tmp_path, caplog):
+    write_folder(tmp_path, "ant", "bee")
+    open_splits(load_recipe(["--data-dir", str(tmp_path)]))
+    assert "split validation is the training images: its accuracy says nothing of others" in caplog.text
+
+
 def test_classes_that_training_does_not_have_are_refused(tmp_path):
     write_folder(tmp_path / "train", "ant", "bee")
     write_folder(tmp_path / "val", "bee", "cat", "dog")

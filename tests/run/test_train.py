@@ -19,6 +19,7 @@ from dccd_timm.report.summary import read_summary
 from dccd_timm.run.redraw import redraw
 from dccd_timm.run.train import train
 from tests.conftest import picture, write_folders
+from tests.run.colours import COLOURS, write_folder
 
 # Whole trainings: not part of the unit ring.
 pytestmark = pytest.mark.slow
@@ -232,3 +233,28 @@ def test_a_finished_run_is_not_trained_again(flags, tmp_path, fresh_accelerator)
     run(flags, "--experiment", "run", "--epochs", 1)
     with pytest.raises(UserError, match="is trained already, for 1 epochs: raise --epochs"):
         run(flags, "--epochs", 1, "--resume", tmp_path / "run")
+
+
+def test_a_resume_keeps_the_numbers_of_the_classes_and_refuses_a_renamed_one(
+    tmp_path, fresh_accelerator, monkeypatch, caplog
+):
+    """The first epoch numbers class1, class10, class2 alphabetically, as versions before this one did in a stream; the
+    validation split has no class10."""
+    data, names = tmp_path / "data", ["class1", "class10", "class2"]
+    colours = dict(zip(names, COLOURS.values(), strict=False))
+    write_folder(data / "train", *names, colours=colours, images=4)
+    write_folder(data / "val", "class1", "class2", colours=colours, images=2)
+    flags = [*flags_for(data, tmp_path / "out"), "--no-aug", "--epochs", 1, "--experiment", "a"]
+    with monkeypatch.context() as patched:
+        patched.setattr("dccd_timm.data.sources.folders.class_order", sorted)
+        run(flags)
+    for state in (tmp_path / "out/a/state").iterdir():
+        assert json.loads((state / "progress.json").read_text())["class_names"] == names
+    report = run(flags, "--epochs", 2, "--resume", tmp_path / "out/a")
+    assert json.loads((tmp_path / "out/a/best/config.json").read_text())["label_names"] == names
+    assert sorted((c.name, c.images) for c in report.classes.per_class if c.images) == [("class1", 2), ("class2", 2)]
+    assert "the training split has its classes in another order than the run in" in caplog.text
+    for split in ("train", "val"):
+        (data / split / "class2").rename(data / split / "second")
+    with pytest.raises(UserError, match="that the run in .* does not have: second; and none of its classes class2"):
+        run(flags, "--epochs", 3, "--resume", tmp_path / "out/a")

@@ -5,9 +5,13 @@ import logging
 import os
 import posixpath
 import re
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from dccd_timm.errors import UserError
 
@@ -100,6 +104,20 @@ def number_classes(reader: ClassFolders, mapped: bool) -> None:
         pairs = zip(samples, labels, strict=True)
         samples = [(path, reader.class_to_idx[label]) for (path, _), label in pairs if label]
     reader.samples = _totally_ordered(samples)
+
+
+def number_tar(reader: ReaderImageInTar) -> None:
+    """:func:`number_classes` for the class folders in a tar, or for a folder with a tar of each class."""
+    found = {index: name for name, index in reader.class_name_to_idx.items()}
+    seen = [not _is_hidden(os.path.join(found[index], sample[0].name)) for sample, index in _members(reader)]
+    labels = [found[index] for (_, index), keep in zip(_members(reader), seen, strict=True) if keep]
+    reader.class_name_to_idx = {name: index for index, name in enumerate(class_order(set(labels)))}
+    reader.samples = reader.samples[np.array(seen)]
+    reader.targets = np.array([reader.class_name_to_idx[label] for label in labels])
+
+
+def _members(reader: ReaderImageInTar) -> list[tuple[tuple[tarfile.TarInfo, ...], int]]:
+    return list(zip(reader.samples, reader.targets.tolist(), strict=True))
 
 
 def number_listed(images: list[tuple[str, int]], names: list[str]) -> tuple[list[tuple[str, int]], list[str]]:

@@ -5,12 +5,13 @@ from typing import cast
 
 import timm.data
 from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torchvision.datasets import ImageFolder
 
 from dccd_timm.data.decode import image_mode
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.endings import ENDINGS, warn_of_left_out
-from dccd_timm.data.sources.folders import ClassFolders, find_split, number_classes
+from dccd_timm.data.sources.folders import ClassFolders, find_split, number_classes, number_tar
 from dccd_timm.data.sources.timm_map import TimmMapSource
 from dccd_timm.data.sources.timm_stream import TimmStreamSource
 from dccd_timm.errors import UserError, one_line
@@ -47,15 +48,15 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     except (AssertionError, RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         raise UserError(f"data set {images.dataset or images.data_dir}, split {split}: {one_line(error)}") from error
     reader = getattr(dataset, "reader", dataset)
-    if isinstance(reader, ReaderImageFolder | ImageFolder):
-        warn_of_left_out(str(reader.root), (path for path, _ in reader.samples))
-        number_classes(cast(ClassFolders, reader), mapped=bool(images.class_map))
+    _number(reader, mapped=bool(images.class_map))
     if len(dataset) == 0:
         raise UserError(f"no images in {root} for split {split}")
     names = _class_names(reader)
     if isinstance(dataset, timm.data.IterableImageDataset):
         return TimmStreamSource(dataset, names, len(dataset))
-    return TimmMapSource(dataset, names)
+    source = TimmMapSource(dataset, names)
+    source.folder = root if is_folder else None
+    return source
 
 
 def _folder(images: Images, split: str) -> str:
@@ -67,9 +68,19 @@ def _folder(images: Images, split: str) -> str:
     return str(find_split(Path(images.data_dir), split))
 
 
+def _number(reader: object, mapped: bool) -> None:
+    """Number the classes of a reader of class folders, unless they are ``mapped`` by a class map."""
+    if isinstance(reader, ReaderImageFolder | ImageFolder):
+        warn_of_left_out(str(reader.root), (path for path, _ in reader.samples))
+        number_classes(cast(ClassFolders, reader), mapped)
+    elif isinstance(reader, ReaderImageInTar) and not mapped:
+        number_tar(reader)
+
+
 def _class_names(reader: object) -> list[str] | None:
     """Class names in index order, where a reader of timm's or a data set of torchvision's knows them."""
     class_to_idx = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
     if not class_to_idx:
-        return getattr(reader, "classes", None)
+        names = getattr(reader, "classes", None)  # of several words each with torchvision's ImageNet
+        return names and [name if isinstance(name, str) else ", ".join(name) for name in names]
     return [str(name) for name, _ in sorted(class_to_idx.items(), key=lambda item: item[1])]

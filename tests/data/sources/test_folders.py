@@ -1,6 +1,7 @@
 """Class folders and splits: one numbering whichever reader opens them, nothing hidden, no other folder in silence."""
 
 import itertools
+import tarfile
 
 import pytest
 from timm.data.readers.reader_image_folder import ReaderImageFolder
@@ -68,6 +69,19 @@ def test_a_class_map_numbers_and_hidden_folders_stay_out(tmp_path):
     source = opened(load_recipe(["--data-dir", str(tmp_path), "--class-map", str(tmp_path / "map.txt")]))
     assert source.names == ["bee", "ant"] and source.num_samples == 4
     assert classes_of_files(source) == {"ant": 1, "bee": 0}
+
+
+def test_a_tar_of_class_folders_is_numbered_as_a_folder(tmp_path):
+    names = ["class1", "class2", "class10", "Cat", "cat", ".ipynb_checkpoints", "cat/.hidden"]
+    write(tmp_path / "images", *names)
+    picture(0, 0, size=8).save(tmp_path / "images" / "cat" / "._0.png")
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(tmp_path / "images", arcname="")
+    source = opened(load_recipe(["--data-dir", str(tmp_path / "images.tar"), "--val-split="]))
+    assert source.names == ["Cat", "cat", "class1", "class2", "class10"] and source.num_samples == 10
+    reader = source.dataset.reader
+    labels = [sample[0].name.split("/")[-2] for sample in reader.samples]
+    assert [source.names[source.record(n).target] for n in range(10)] == labels
 
 
 def test_images_without_class_folders(tmp_path, caplog):
