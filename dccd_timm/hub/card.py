@@ -227,4 +227,4 @@ class Card:
 def _cell(value: object) -> str:
     """A setting's value as a cell of a table."""
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.replace("|", "\\|").replace("`", "'")
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")

@@ -97,7 +97,7 @@ class Contents:
         if self.card is None:
             return None
         if not (_has_mark(self.card) if self.written is None else CARD in self.written):
-            return "no push of dccd-timm wrote it"
+            return "no push of dccd-timm wrote it as it is"
         return "it was edited after the last push" if self.card_is_edited else None
 
     def stale(self, ours: Iterable[str]) -> tuple[list[str], list[str]]:

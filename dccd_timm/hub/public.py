@@ -42,9 +42,10 @@ def public_settings(settings: Values, architectures: dict[str, str], pins: dict[
         if local and _in_repository(place):
             notes.append(f"{place} lies in dccd-timm's repository: run it from there")
         elif local:
-            name = Path(place).name
+            name = _utf8(Path(place).name)
             name = architectures.get(key, name) if kind == "model" else source + ("data" if name == _user() else name)
-            notes.append(f"{key} was a place on the author's machine: put yours instead of {name}")
+            line = " ".join(name.split())  # a note is a comment in recipe.yaml
+            notes.append(f"{key} was a place on the author's machine: put yours instead of {line}")
             shown[key] = name
     return {key: scrubbed(value) for key, value in shown.items()}, notes
 
@@ -82,11 +83,15 @@ def scrubbed(value: object) -> object:
         return [scrubbed(v) for v in value]
     if not isinstance(value, str):
         return value
-    value = value.encode("utf-8", "replace").decode()  # a file name may have bytes that are no UTF-8
-    value = _ABSOLUTE.sub(r"\1", _TOKEN.sub("hf_...", value))
+    value = _ABSOLUTE.sub(r"\1", _TOKEN.sub("hf_...", _utf8(value)))
     for private in (str(Path.home()), socket.gethostname()):
         value = value.replace(private, "...") if len(private) > 2 else value
     return value
+
+
+def _utf8(text: str) -> str:
+    """A text that can be written: a file name may have bytes that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _plain(value: object) -> object:

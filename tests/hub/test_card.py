@@ -175,3 +175,13 @@ def test_the_card_says_how_many_images_the_numbers_are_from(run):
     assert "**40 more images of this split were unreadable and do not count.**" in text
     assert "\n- 7 training images were unreadable: it was trained on the other 48.\n" in text
     assert "Measured on the split `validation`, which" in Card(run()).text()  # a report of an older version
+
+
+@pytest.mark.parametrize("name", ["a\nb: [", "$5 {x} | `y`", "caf\udce9", "猫🍕"])
+def test_a_folder_with_any_name_leaves_a_card_and_a_recipe_that_can_be_read(name, run):
+    card = Card(run(flags=["--dataset", "", "--data-dir", f"/data/{name}"]))
+    assert front(card)["library_name"] == "timm"
+    shown = name.replace("\udce9", "?")
+    assert yaml.safe_load(card.recipe())["data_dir"] == yaml.safe_load(card.args())["data_dir"] == shown
+    (row,) = [line for line in card.text().splitlines() if line.startswith("| `data_dir`")]
+    assert re.sub(r"\\\|", "", row).count("|") == 3 and card.text().encode()

@@ -71,7 +71,7 @@ def test_other_work_is_refused_unless_told_and_its_readme_stays():
     with pytest.raises(UserError, match=r"\(README.md, config.json, optimizer.pt\): give another name, or --hub-overw"):
         found.refuse_foreign(TARGET)
     found.refuse_foreign(Target("alice/s", overwrite=True))
-    assert found.keeps_card() == "no push of dccd-timm wrote it"
+    assert found.keeps_card() == "no push of dccd-timm wrote it as it is"
     assert found.stale(["config.json"]) == ([], []) and found.overwritten(["config.json", "a"]) == ["config.json"]
 
 
@@ -96,7 +96,7 @@ def test_a_readme_that_somebody_edited_after_the_push_stays_for_good(tmp_path):
     assert found.keeps_card() == "it was edited after the last push"
     without_card = {name: content for name, content in OURS.items() if name != CARD}
     found = contents(("x", with_manifest(without_card, tmp_path, **{CARD: b"our card, and more"})))
-    assert found.keeps_card() == "no push of dccd-timm wrote it"  # after the push that left it alone
+    assert found.keeps_card() == "no push of dccd-timm wrote it as it is"  # after the push that left it alone
 
 
 def test_a_push_without_manifest_is_known_by_its_card():
@@ -119,7 +119,7 @@ def test_a_new_branch_will_be_a_copy_of_the_main_one(tmp_path):
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"files": 3}', b"\xff"])
 def test_with_a_manifest_that_somebody_broke_nothing_is_deleted(text):
     found = contents(("x", OURS | {MANIFEST: text}))
-    assert found.stale([]) == ([], []) and found.keeps_card() == "no push of dccd-timm wrote it"
+    assert found.stale([]) == ([], []) and found.keeps_card() == "no push of dccd-timm wrote it as it is"
 
 
 def test_a_manifest_names_files_with_their_hashes(tmp_path):

@@ -1,5 +1,7 @@
 """Settings that may be shown: enough to train again, and nothing of who trained where."""
 
+import json
+import os
 import socket
 from pathlib import Path
 
@@ -73,3 +75,10 @@ def test_only_hub_ids_are_data_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my" / "data").mkdir(parents=True)
     assert hub_data("hfids/my/data") is None and hub_data("torch/cifar10") is None and hub_data("") is None
+
+
+def test_names_that_are_no_utf_8_can_be_published():
+    folder = os.fsdecode(b"/data/caf\xe9")
+    shown, notes = public_settings({"data_dir": folder, "experiment": folder, "aa": folder}, {}, {})
+    text = json.dumps(shown, ensure_ascii=False) + "".join(notes)
+    assert text.encode() and shown["data_dir"] == "caf?" and "put yours instead of caf?" in notes[0]

@@ -189,7 +189,7 @@ def test_a_repository_with_other_work_is_refused_and_with_the_flag_loses_nothing
     assert set(model_hub.repos[name]["refs"]) == {"refs/heads/main"} and model_hub.files(name) == OTHER_WORK
     done = client.push(pushed[0], name, "--hub-revision", "v2", "--hub-overwrite", token=WRITE)
     assert done.code == 0 and "public (as it was before" in done.text
-    assert "README.md of" in done.text and "stays: no push of dccd-timm wrote it" in done.text
+    assert "README.md of" in done.text and "stays: no push of dccd-timm wrote it as it is" in done.text
     assert "replaced (no push of dccd-timm wrote it): config.json" in done.text
     files = model_hub.files(name, "v2")
     assert set(files) == PUBLISHED - {".gitattributes"} | set(OTHER_WORK)

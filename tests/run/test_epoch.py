@@ -81,6 +81,22 @@ def test_the_best_so_far_is_published_at_its_interval_but_not_at_the_end(end_of_
     assert [best.epoch for best in published] == [0]  # after the second epoch; the fourth goes with the report
 
 
+def test_a_bug_of_an_interim_push_ends_no_training(end_of_epochs, monkeypatch, caplog, tmp_path):
+    def fail(*arguments):
+        raise KeyError("card")
+
+    end, _, _ = end_of_epochs("--push-to-hub a/b --hub-interval 1", top1(50.0), epochs=3)
+    monkeypatch.setattr(epoch_module, "push_interim", fail)
+    monkeypatch.setattr(end.accelerator, "log", fail)
+    monkeypatch.setattr(epoch_module, "evaluate", lambda *a, **k: top1(60.0)[0])
+    end.handle(Progress(1, 6, {"loss": 1.0}, 0.1, 5.0, batches=3))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.split(": a bug of dccd-timm")[0] for line in lines] == [
+        "no interim push", "epoch 2 is not in the tracker",
+    ]  # fmt: skip
+    assert (tmp_path / "errors.log").is_file() and end.best.epoch == 1
+
+
 def test_an_interrupted_validation_is_saved_as_an_epoch_that_is_not_over(end_of_epochs, tmp_path):
     with pytest.raises(SystemExit):
         end_of_epochs("", [None])
