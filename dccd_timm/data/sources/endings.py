@@ -45,6 +45,26 @@ def warn_of_left_out(root: str, listed: Iterable[str]) -> None:
         _logger.warning("%s: folders without an image, which are no classes: %s", root, shortened(sorted(empty)))
 
 
+def is_other_image(member: str, image_key: str) -> bool:
+    """Whether a member of a tar is an image that is not read as the field ``image_key`` of a sample.
+
+    What follows the first dot of a name is the field, so ``v1.07.png`` is no ``png``.
+    """
+    name = os.path.basename(member)
+    if name.startswith((".", "__")) or os.path.splitext(name)[1].lower() not in ENDINGS:
+        return False
+    return name.partition(".")[2] != image_key
+
+
+def warn_of_other_images(members: list[str], image_key: str) -> None:
+    """Warn of :func:`is_other_image` members of the tars of a split."""
+    if members:
+        _logger.warning(
+            "the tars have %d images that are not read, since their names are not .%s from their first dot on: %s",
+            len(members), image_key, shortened(sorted(members)),
+        )  # fmt: skip
+
+
 def datasets_misses(root: Path) -> bool:
     """Whether ``root`` holds class folders with images that datasets does not list: behind links to folders, or with
     endings that it does not know."""

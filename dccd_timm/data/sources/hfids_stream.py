@@ -17,6 +17,7 @@ from dccd_timm.data import stream
 from dccd_timm.data.decode import Record
 from dccd_timm.data.patience import DataPatience, disable_inner_retries
 from dccd_timm.data.sources.base import Reading, Source, TrainOrder, common_folder
+from dccd_timm.data.sources.endings import is_other_image, warn_of_other_images
 from dccd_timm.data.stream import StreamBatches, StreamStart
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import limit_requests, retry
@@ -143,13 +144,16 @@ def count_images(
     info = (dataset.info.splits or {}).get(split)
     if info is not None and info.num_examples:
         return int(info.num_examples)
+    others: list[str] = []
     counters: dict[str, Callable[[str], int]] = {".parquet": lambda file: _parquet_rows(file, timeout)}
     if not any("://" in file for file in files):
-        counters[".tar"] = lambda file: _tar_images(file, image_key)
+        counters[".tar"] = lambda file: _tar_images(file, image_key, others)
     for ending, count in counters.items():
         if files and all(file.endswith(ending) for file in files):
             with ThreadPoolExecutor(16) as pool:
-                return sum(pool.map(count, files))
+                found = sum(pool.map(count, files))
+            warn_of_other_images(others, image_key)
+            return found
     return None
 
 
@@ -164,9 +168,13 @@ def _parquet_rows(file: str, timeout: float) -> int:
         raise UserError(f"{file} cannot be read as parquet: {one_line(error, 160)}") from error
 
 
-def _tar_images(file: str, image_key: str) -> int:
+def _tar_images(file: str, image_key: str, others: list[str]) -> int:
+    """Images in a tar; those that are not read are added to ``others``."""
     count = 0
     with contextlib.suppress(tarfile.ReadError), tarfile.open(file) as tar:  # cut short: the reader will report it
         for member in tar:
-            count += member.name.endswith(f".{image_key}")
+            if member.isfile() and is_other_image(member.name, image_key):
+                others.append(member.name)
+            else:
+                count += member.name.endswith(f".{image_key}")
     return count

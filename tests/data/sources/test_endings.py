@@ -1,11 +1,13 @@
 """Image folders: every image that Pillow reads is read, by either reader, and what is left out is counted and named."""
 
+import io
+import tarfile
 from collections import Counter
 
 import pytest
 
 from dccd_timm.data.build import Rank, build_eval_loader
-from dccd_timm.data.sources.endings import datasets_misses
+from dccd_timm.data.sources.endings import datasets_misses, is_other_image
 from dccd_timm.recipe import load_recipe
 from tests.conftest import encoded, picture
 from tests.data.loaders import CONFIG, CPU, opened
@@ -87,3 +89,29 @@ def test_a_table_of_labels_beside_images_is_not_passed_over(tmp_path):
     assert datasets_misses(tmp_path / "data" / "train")
     (tmp_path / "data" / "train" / "metadata.csv").write_text("file_name,label")
     assert not datasets_misses(tmp_path / "data" / "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_other"),
+    [("a/0001.png", False), ("v1.5/0001.png", False), ("v1.0001.png", True), ("0001.seg.png", True), ("0001.JPG", True),
+     ("0001.cls", False), ("._0001.png", False)],
+)  # fmt: skip
+def test_a_name_in_a_tar_has_its_field_after_its_first_dot(name, is_other):
+    assert is_other_image(name, "png") == is_other
+
+
+def test_images_in_tars_that_are_not_read_are_counted_and_named(tmp_path, caplog):
+    """datasets finds its columns in the first five samples, and takes all of ``v1.20.png`` to ``v1.23.png`` for one."""
+    with tarfile.open(tmp_path / "train-0000.tar", "w") as tar:
+        for number in range(24):
+            name = f"{number:02d}" if number < 16 else f"{number:02d}x" if number < 20 else f"v1.{number}"
+            ending = "webp" if name.endswith("x") else "png"
+            content = {ending: encoded(picture(number % 3, number), ending.upper()), "cls": str(number % 3).encode()}
+            for field, data in content.items():
+                member = tarfile.TarInfo(f"{name}.{field}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    recipe = load_recipe(["--dataset", f"hfids/{tmp_path}"])
+    assert opened(recipe).num_samples == 16
+    assert "the tars have 8 images that are not read" in caplog.text
+    assert ".png from their first dot on: 16x.webp, 17x.webp, 18x.webp, 19x.webp, v1.20.png, v1.21.png" in caplog.text
