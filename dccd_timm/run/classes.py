@@ -36,7 +36,10 @@ def number_split(split: Source, names: Sequence[str] | None, what: str, whose: s
             + ": give a class the same name everywhere, or leave its images out"
         )
     if missing:
-        _logger.warning("%s has no images of %d classes of %s: %s", what, len(missing), whose, shortened(missing))
+        _logger.warning(
+            "%s has no images of %d of the %d classes of %s: %s",
+            what, len(missing), len(names), whose, shortened(missing),
+        )  # fmt: skip
     if own != [name for name in names if name in own]:
         _logger.warning("%s has its classes in another order than %s, whose numbers it gets", what, whose)
     split.renumber(list(names))

@@ -48,7 +48,7 @@ def test_a_split_without_a_class_is_numbered_by_the_training_split(tmp_path, the
     assert splits.val.names == splits.train.names == ALL
     assert targets(training.val) == sorted(ALL.index(name) for name in there for _ in range(2))
     lacking = [name for name in ALL if name not in there]
-    line = f"split validation has no images of {len(lacking)} classes of split train: {', '.join(lacking)}"
+    line = f"split validation has no images of {len(lacking)} of the 4 classes of split train: {', '.join(lacking)}"
     assert line in caplog.text
     model = save_knowing(tmp_path / "model", ALL)
     assert validated(model, "--data-dir", tmp_path / "data")["top1"] == 100
