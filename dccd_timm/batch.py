@@ -3,6 +3,7 @@
 Axes: B images of one rank's batch, V views of each image, C channels, H and W pixels, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self, TypedDict
 
@@ -66,14 +67,48 @@ class Progress:
     skipped_updates: int = 0
 
 
-def fold_views(views: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn sample-first views into timm's view-major order: row v * B + b is view v of image b.
+def fold_views(views: Tensor | Sequence[Tensor], target: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Turn views into timm's view-major order: row v * B + b is view v of image b.
 
-    [B, V, C, H, W] with [B] or [B, K] becomes [V * B, C, H, W] with [V * B] or [V * B, K]. A 4-d batch is folded
-    already and returned as it is.
+    [B, V, C, H, W], or V tensors [B, C, H, W] as torch's own collate function gives them, with [B] or [B, K] become
+    [V * B, C, H, W] with [V * B] or [V * B, K]. A 4-d batch is folded already and returned as it is.
+
+    Raises:
+        ValueError: for other shapes, or another number of views than ``count``.
     """
-    if views.ndim == 4:
+    if isinstance(views, Tensor) and views.ndim == 4 and len(views) == len(target) and len(views) % (count or 1) == 0:
         return views, target
-    num_views = views.shape[1]
-    folded = views.transpose(0, 1).flatten(0, 1)
-    return folded, target.repeat(num_views, *[1] * (target.ndim - 1))
+    parts = views.unbind(1) if isinstance(views, Tensor) and views.ndim == 5 else views
+    fits = not isinstance(parts, Tensor) and len(parts) == (count or len(parts)) and len(parts) > 0
+    if not fits or any(p.ndim != 4 or p.shape != parts[0].shape or len(p) != len(target) for p in parts):
+        raise ValueError(f"{_shapes(views)} with target {list(target.shape)}: {_wanted(count)}")
+    return torch.cat(tuple(parts)), target.repeat(len(parts), *[1] * (target.ndim - 1))
+
+
+def check_view_major(target: Tensor, count: int) -> None:
+    """Refuse a folded batch whose parts are no views of the same images: each part has to have the same targets.
+
+    It waits for the device.
+
+    Raises:
+        ValueError: shows the shapes that are wanted.
+    """
+    parts = target.unflatten(0, (count, -1))
+    if not bool((parts == parts[:1]).all()):
+        raise ValueError(
+            f"the {count} parts of target {list(target.shape)} differ, so they are no views: {_wanted(count)}"
+        )
+
+
+def _shapes(views: Tensor | Sequence[Tensor]) -> str:
+    if isinstance(views, Tensor):
+        return f"input {list(views.shape)}"
+    return f"input of {len(views)} tensors {', '.join(str(list(v.shape)) for v in views)}"
+
+
+def _wanted(count: int | None) -> str:
+    number = count or "V"
+    return (
+        f"give {number} views of each of B images, as [B, {number}, C, H, W] or as {number} tensors [B, C, H, W], with"
+        f" target [B] or [B, K], or view-major as [{number} * B, C, H, W] with target [{number} * B]"
+    )

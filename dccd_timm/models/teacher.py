@@ -26,18 +26,20 @@ from dccd_timm.models.weights import check_weights
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def load_teacher(name: str, checkpoint: str | None = None, num_classes: int | None = None) -> nn.Module:
+def load_teacher(
+    name: str, checkpoint: str | None = None, num_classes: int | None = None, role: str = "teacher"
+) -> nn.Module:
     """A teacher with the head that its weights were trained with, in eval mode and without gradients.
 
     Args:
         name: timm name (timm's pretrained weights, or ``checkpoint``), ``hf-hub:owner/name`` or ``local-dir:path``.
         checkpoint: safetensors file or timm checkpoint for a plain timm name; never unpickled beyond weights.
         num_classes: what the head must have; None takes any.
+        role: what errors call it.
 
     Raises:
         UserError: unknown name, unreadable or unfitting weights, or a head of another size. A head is never re-drawn.
     """
-    role = "teacher (--kd-model-name)"
     if checkpoint:
         model = _from_checkpoint(name, checkpoint, num_classes, role)
     else:
@@ -56,7 +58,7 @@ def check_classes(teacher: nn.Module, num_classes: int | None, name: str = "") -
     if num_classes is not None and has != num_classes:
         raise UserError(
             f"teacher {name or type(teacher).__name__} has {has} classes, the student {num_classes}: choose a teacher"
-            " trained on this data set (hf-hub:, local-dir:, or --kd-teacher-checkpoint with a timm name)"
+            " trained on this data set (hf-hub:, local-dir:, or a timm name with a checkpoint)"
         )
 
 

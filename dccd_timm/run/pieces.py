@@ -81,7 +81,9 @@ def build_training(
     num_classes = as_timm(student).num_classes
     teacher = None
     if recipe.kd_model_name:
-        teacher = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
+        teacher = load_teacher(
+            recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes, "teacher (--kd-model-name)"
+        )
         theirs = class_names(teacher, recipe.kd_teacher_checkpoint)
         number_network(teacher, theirs, splits.train.names, f"teacher {recipe.kd_model_name}")
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)

@@ -78,7 +78,9 @@ def _evaluate(
     config = cast(DataConfig, resolve_input_data_config(student))
     others: dict[str, nn.Module] = {}
     if recipe.kd_model_name:
-        others["teacher"] = load_teacher(recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes)
+        others["teacher"] = load_teacher(
+            recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes, "teacher (--kd-model-name)"
+        )
     if control_run:
         others["control"] = load_exported(control_run / "best", accelerator)
         check_classes(others["control"], num_classes, str(control_run))

@@ -79,7 +79,7 @@ def _evaluate(options: Validation, model: nn.Module, config: DataConfig, acceler
     names = class_names(model, options.checkpoint or None)
     number_split_for(model, names, split, f"split {options.split}")
     if options.teacher:
-        teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes)
+        teacher = load_teacher(options.teacher, options.teacher_checkpoint, num_classes, "teacher (--teacher)")
         theirs = class_names(teacher, options.teacher_checkpoint)
         number_network(teacher, theirs, names or split.names, f"teacher {options.teacher}")
         try:

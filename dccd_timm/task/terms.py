@@ -9,7 +9,7 @@ from timm.data import resolve_input_data_config
 from timm.task import resolve_classification_loss
 from torch import Tensor, nn
 
-from dccd_timm.batch import fold_views
+from dccd_timm.batch import check_view_major, fold_views
 from dccd_timm.losses import dist, dkd, kd, ls, wttm
 from dccd_timm.losses.contrast import check_choice
 from dccd_timm.models.taps import check_tappable, probe, single_head
@@ -131,6 +131,8 @@ class TermTask(TappedTask):
         dtype, img_size = inputs.teacher_dtype or self.dtype, inputs.teacher_img_size
         self.teacher = FrozenTeacher(teacher_model, mean, std, self.input_size, dtype, fold=True, img_size=img_size)
         self.teacher.to(self.device)
+        self.views: int | None = None  # of each image in a batch, where a term depends on it
+        self._checked = False
         self.teacher_stages: list[int] = []
         self.trainable_module = TappedStudent(student_model)
         self.criterion = resolve_classification_loss(criterion, self.device, criterion_kwargs=criterion_kwargs)
@@ -192,14 +194,21 @@ class TermTask(TappedTask):
         """Tell how many epochs are done, in fractions too: the distillation warms up by it."""
         self.epochs_done = epochs
 
-    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def forward(self, input: Tensor | Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """One step's losses.
 
-        ``input`` is [B, V, C, H, W] with ``target`` [B] or [B, K], or view-major [V * B, C, H, W] with [V * B, ...].
-        Returns ``loss``, ``output`` (student logits [V * B, K], view-major) and the unweighted, detached parts by the
-        names of :attr:`TERMS`; a part whose weight is 0 is left out.
+        ``input`` is [B, V, C, H, W], or V tensors [B, C, H, W], with ``target`` [B] or [B, K]; or it is view-major,
+        [V * B, C, H, W] with [V * B, ...]. Returns ``loss``, ``output`` (student logits [V * B, K], view-major) and the
+        unweighted, detached parts by the names of :attr:`TERMS`; a part whose weight is 0 is left out.
+
+        Raises:
+            ValueError: for a batch of other shapes or another number of views, or a first batch whose parts are no
+                views of the same images.
         """
-        input, target = fold_views(input, target)
+        input, target = fold_views(input, target, self.views)
+        if self.views is not None and not self._checked:  # once: it waits for the device
+            check_view_major(target, self.views)
+            self._checked = True
         logits, maps = self.trainable_module(input)
         teacher_logits, teacher_maps = self.teacher(input, self.teacher_stages)
         # a criterion in half precision would lose the tail of the softmax

@@ -157,3 +157,19 @@ def test_a_term_is_one_row():
     torch.testing.assert_close(b["norm_loss"], a["output"].square().mean())
     torch.testing.assert_close(b["loss"], a["loss"] + 0.1 * b["norm_loss"])
     assert more.term_weights["norm_loss"] == 0.1
+
+
+def test_the_batches_of_other_loaders():
+    """As [B, V, C, H, W], as a list of views, or view-major: one loss; a plain batch and other shapes are refused."""
+    images, target = batch()
+
+    def task():
+        return DCCDTask(resnet(0), resnet(1, (16, 24, 32)), nn.CrossEntropyLoss(), input_size=(3, 64, 64)).train()
+
+    wanted = task()(images, target)["loss"]
+    for views in (list(images.unbind(1)), tuple(images.unbind(1))):
+        torch.testing.assert_close(task()(views, target)["loss"], wanted)
+    torch.testing.assert_close(task()(images.transpose(0, 1).flatten(0, 1), target.repeat(2))["loss"], wanted)
+    for views, labels in ((images[:, 0], torch.arange(4)), (images[:, :1], target), (images[:3, 0], target[:3])):
+        with pytest.raises(ValueError, match=r"\[B, 2, C, H, W\]"):
+            task()(views, labels)

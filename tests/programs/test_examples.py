@@ -1,0 +1,50 @@
+"""The examples run as they are: loops of one's own, and the notebook."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import timm
+
+from tests.conftest import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["loop.py", "accelerate_loop.py", "lightning_module.py"])
+def test_a_loop_of_ones_own(name, teacher, folders, tmp_path):
+    data = [folders / "train"] + ([folders / "validation"] if name == "loop.py" else [])
+    run([EXAMPLES / name, teacher, *data, "--epochs", 1], tmp_path)
+    student = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True)
+    assert student.num_classes == 3 and student.pretrained_cfg["input_size"] == (3, 48, 48)
+
+
+def test_the_notebook(tmp_path):
+    """Its cells in one process, on fewer epochs: what it writes goes to a copy of its output folder."""
+    cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") for cell in cells)
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    for written, short in (
+        ('"3"', '"1"'),
+        ("output/notebook", str(tmp_path)),
+        ('"--experiment"', '"-j", "0", "--experiment"'),
+    ):
+        assert written in code
+        code = code.replace(written, short)
+    shown = run(["-c", code], EXAMPLES)
+    assert all(f"{name}: 0." in shown for name in ("teacher", "student", "control"))
