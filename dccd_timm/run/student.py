@@ -41,7 +41,8 @@ def train_student(
     set_seed(recipe.seed + point.start.epoch, device_specific=True)  # dropout differs between ranks
     point.restore(training, recipe, accelerator)
     training.loader.prepare.set_epoch(point.start.epoch)
-    training.loader.peek()  # bad data stops the run before anything is written
+    training.loader.peek()  # bad data of any rank stops the run before anything is written
+    accelerator.wait_for_everyone()
     lock.acquire()
     begin_run(recipe, splits, training, folder, accelerator, resumed=point.state is not None)
     start_trackers(accelerator, recipe, folder)
