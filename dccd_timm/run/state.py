@@ -210,8 +210,10 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
                 load_plain(own)
             accelerator.load_state(str(state))
         else:
-            weights = safetensors.torch.load_file(state / "model.safetensors")
-            accelerator.unwrap_model(task.get_trainable_module()).load_state_dict(weights)
+            # of weights that a network uses at several places accelerate writes one: load_model() knows that
+            safetensors.torch.load_model(
+                accelerator.unwrap_model(task.get_trainable_module()), state / "model.safetensors"
+            )
         if (ema := _ema_module(task)) is not None:
             ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
         _load_statistics(state, task, accelerator)

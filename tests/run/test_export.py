@@ -72,3 +72,21 @@ def test_a_student_that_timm_does_not_build_again_replaces_nothing(student, tmp_
         export(different, tmp_path / "best", CONFIG, None, {})
     assert (tmp_path / "best" / "model.safetensors").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"best"}
+
+
+def test_weights_that_are_used_at_two_places_are_written_at_both(tmp_path):
+    model = timm.create_model("coat_tiny", num_classes=2).eval()
+    state = model.state_dict()
+    assert len({value.data_ptr() for value in state.values()}) < len(state)
+    export(model, tmp_path / "coat", CONFIG | {"input_size": (3, 224, 224)}, None, {})
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'coat'}", pretrained=True)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in state.items())
+
+
+def test_a_student_that_overflows_on_noise_is_still_itself(student, tmp_path):
+    with torch.no_grad():
+        student.bn1.running_var.fill_(0)
+        student.bn1.weight.fill_(1e38)
+    assert student(torch.randn(1, 3, 48, 40)).isnan().any()
+    export(student, tmp_path / "best", CONFIG, None, {})
+    assert (tmp_path / "best" / "model.safetensors").is_file()

@@ -10,7 +10,16 @@ from timm.task import ClassificationTask
 
 from dccd_timm.errors import UserError
 from dccd_timm.run.best import Best
-from dccd_timm.run.state import SavedProgress, SavedRank, keep, load_state, newest_state, save_state, skipped_images
+from dccd_timm.run.state import (
+    SavedProgress,
+    SavedRank,
+    keep,
+    load_state,
+    newest_state,
+    record_best,
+    save_state,
+    skipped_images,
+)
 from tests.engine.fakes import setup
 
 
@@ -123,3 +132,25 @@ def test_every_skipped_image_is_counted_once_whatever_the_number_of_ranks(world,
     parts = [skipped_images(tmp_path, number, world) for number in range(world)]
     assert sum(sum(part.values()) for part in parts) == 153
     assert len({name for part in parts for name in part}) == sum(map(len, parts)) == 6
+
+
+@pytest.mark.parametrize("with_optimizer", [True, False])
+def test_weights_that_are_used_at_two_places_come_back(with_optimizer, tmp_path):
+    """As CoaT's; accelerate writes them once."""
+    _, task, _, accelerator = setup()
+    task.trainable_module.again = task.trainable_module.fc
+    state = save(tmp_path, task, accelerator, 5)
+    expected = task.trainable_module.fc.weight.detach().clone()
+    torch.nn.init.zeros_(task.trainable_module.fc.weight)
+    load_state(state, task, accelerator, with_optimizer)
+    assert torch.equal(task.trainable_module.fc.weight, expected)
+
+
+def test_the_best_student_chosen_after_the_last_state_is_recorded_in_it(tmp_path):
+    task, accelerator = ema_task()
+    save(tmp_path, task, accelerator, 5, best=Best(0, 50.0))
+    state = save(tmp_path, task, accelerator, 10, best=Best(1, 60.0, weights="ema"))
+    record_best(tmp_path, Best(2, 70.0, weights="raw"))
+    assert newest_state(tmp_path) == state  # whole: its checksums fit
+    assert SavedProgress.read(state) == progress(10, best=Best(2, 70.0, weights="raw"))
+    load_state(state, task, accelerator, with_optimizer=True)
