@@ -10,16 +10,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import InitProcessGroupKwargs, KwargsHandler
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, KwargsHandler
 from timm.layers import set_fast_norm
 
 from dccd_timm.errors import UserError
+from dccd_timm.launch.environment import check_accelerate, check_ranks, is_on, waiting_for_ranks
 from dccd_timm.process import end_with_parent
 from dccd_timm.recipe import Recipe, Validation
 
 _logger = logging.getLogger(__name__)
-
-_CPU_LAUNCH = "torchrun --nproc-per-node N train.py ... starts N processes on CPUs"
 
 
 def start_accelerator(settings: Recipe | Validation) -> Accelerator:
@@ -31,22 +30,24 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     """
     training = settings if isinstance(settings, Recipe) else None
     _import_modules(settings.device_modules)
-    accumulated = training.grad_accum_steps if training else 1
-    _check_launch(accumulated)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    check_accelerate(settings)
+    world = check_ranks()
     if world > 1:
         end_with_parent(signal.SIGTERM)  # ranks without a launcher would keep writing states
-    cpu = settings.device == "cpu" or not torch.accelerator.is_available()
+    cpu = settings.device == "cpu" or is_on("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     precision = _mixed_precision(settings, cpu)
     tracker = training.log_with if training and training.log_with != "none" else None
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=precision,
-        gradient_accumulation_steps=accumulated,
-        log_with=tracker,
-        project_dir=training.output if training else None,
-        kwargs_handlers=_distributed_options(settings, world, cpu),
-    )
+    with waiting_for_ranks(world):
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=precision,
+            # as a plugin, which the environment does not overrule
+            gradient_accumulation_plugin=GradientAccumulationPlugin(training.grad_accum_steps if training else 1),
+            dynamo_backend="no" if settings.torchcompile else None,
+            log_with=tracker,
+            project_dir=training.output if training else None,
+            kwargs_handlers=_distributed_options(settings, world, cpu),
+        )
     if world != accelerator.num_processes:
         raise UserError(
             f"the launcher started {world} processes but accelerate sees {accelerator.num_processes}: use accelerate"
@@ -99,26 +100,6 @@ def _distributed_options(settings: Recipe | Validation, world: int, cpu: bool) -
     if world > 1:  # a backend makes accelerate look for a group, even of one
         handlers.append(InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=timeout))
     return handlers
-
-
-def _check_launch(accumulated: int) -> None:
-    """Refuse what accelerate's launcher or configuration asks for and this program would not do."""
-    on = {name for name, value in os.environ.items() if value.lower() in ("true", "1")}
-    for switch, what in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-                         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")):  # fmt: skip
-        if switch in on:
-            raise UserError(
-                f"{what} splits the student over ranks, which a student small enough to distil does not need: use"
-                " accelerate launch --multi_gpu, a whole student per GPU (--grad-checkpointing and --amp save memory)"
-            )
-    if "ACCELERATE_USE_CPU" in on and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise UserError(f"accelerate launch --cpu --num_processes N starts one process, whatever N: {_CPU_LAUNCH}")
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
-    if steps not in ("1", str(accumulated)):
-        raise UserError(
-            f"accelerate is configured for gradient_accumulation_steps {steps}, the recipe says"
-            f" {accumulated}: give --grad-accum-steps {steps}, or drop it there"
-        )
 
 
 def _rejoin_group(backend: str, timeout: timedelta) -> None:

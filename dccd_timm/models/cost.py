@@ -1,10 +1,13 @@
-"""What a network costs: multiply-accumulates, counted by torch."""
+"""What a network costs: multiply-accumulates, counted by torch; and whether it takes images of a size at all."""
 
 import copy
+import traceback
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from dccd_timm.errors import UserError, one_line
 
 
 @torch.no_grad()
@@ -22,3 +25,24 @@ def gmacs(model: nn.Module, input_size: tuple[int, ...]) -> float | None:
         return None
     flops: int = counter.get_total_flops()
     return flops / 2e9
+
+
+@torch.no_grad()
+def check_input_size(model: nn.Module, name: str, input_size: tuple[int, ...]) -> None:
+    """Run a network that is on the CPU on one empty image [C, H, W], where torch cannot count its operations.
+
+    Raises:
+        UserError: when it does not take images of this size.
+    """
+    if gmacs(model, input_size) is not None:
+        return
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, *input_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-2:][0].name if not str(error) else ""
+        reason = one_line(error) if str(error) else f"{type(error).__name__} in its {where}()"
+        size = "x".join(map(str, input_size))
+        raise UserError(f"{name} does not take images of {size} ({reason}): choose another --img-size") from error
+    finally:
+        model.train(training)

@@ -99,7 +99,7 @@ def checkpoint_file(name: str, role: str) -> str:
     have their config.json beside it.
 
     Raises:
-        UserError: when the Hub does not have it, or cannot be asked and the cache is empty.
+        UserError: when it does not exist, or the Hub cannot be asked and the cache is empty.
     """
     parsed = ModelName.parse(name)
     path = str(Path(parsed.place) / "model.safetensors") if parsed.source == "local-dir" else name
@@ -110,7 +110,9 @@ def checkpoint_file(name: str, role: str) -> str:
             path = hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
         except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
             raise UserError(f"{role} {name}: its weights could not be downloaded: {_cause(error)}") from error
-    if Path(path).is_file():  # timm says of others that they do not exist
+    if name and not Path(path).is_file():
+        raise UserError(f"{role} {path} does not exist")
+    if name:
         check_weights(Path(path), f"{role} {name}")
     return path
 

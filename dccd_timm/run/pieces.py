@@ -17,6 +17,7 @@ from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.guard import log_in_worker
 from dccd_timm.models.classes import class_names
+from dccd_timm.models.cost import check_input_size
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.models.timm_model import as_timm
@@ -111,6 +112,7 @@ def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, 
         raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")
     number_student(recipe, student, names)
     check_batch_norm(student, recipe)
+    check_input_size(student, recipe.model, tuple(data_config["input_size"]))
     return student, data_config
 
 

@@ -4,7 +4,8 @@ import pytest
 import timm
 from torch import nn
 
-from dccd_timm.models.cost import gmacs
+from dccd_timm.errors import UserError
+from dccd_timm.models.cost import check_input_size, gmacs
 
 
 @pytest.mark.parametrize(("name", "published"), [("resnet18", 1.82), ("mobilenetv2_100", 0.30), ("pit_ti_224", 0.71)])
@@ -36,3 +37,11 @@ def test_no_failure_of_the_counter_ends_a_run():
             raise AssertionError("Expected gradient function to be set")
 
     assert gmacs(Asserts(), (3, 8, 8)) is None
+
+
+def test_a_size_that_a_network_does_not_take_is_one_line():
+    model = timm.create_model("halonet26t")
+    with pytest.raises(UserError, match=r"halonet26t does not take images of 3x48x48 \(.*: choose another --img-size"):
+        check_input_size(model, "halonet26t", (3, 48, 48))
+    assert model.training
+    check_input_size(model, "halonet26t", (3, 256, 256))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import timm
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models import save_for_hf
 
@@ -38,9 +39,13 @@ def test_failures_are_one_line(name, kwargs, message):
     assert "\n" not in str(caught.value)
 
 
-def test_the_file_of_weights():
-    assert checkpoint_file("local-dir:/some/run", "--initial-checkpoint") == "/some/run/model.safetensors"
+def test_the_file_of_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_for_hf(timm.create_model("test_vit"), tmp_path, safe_serialization=True)
+    torch.save(timm.create_model("test_vit").state_dict(), "weights.pth")
+    assert checkpoint_file(f"local-dir:{tmp_path}", "--initial-checkpoint") == f"{tmp_path}/model.safetensors"
     assert checkpoint_file("weights.pth", "--initial-checkpoint") == "weights.pth"
+    assert checkpoint_file("", "--initial-checkpoint") == ""
 
 
 def test_origins(tmp_path):
@@ -131,3 +136,9 @@ def test_why_weights_could_not_be_downloaded(error, offline, words, monkeypatch)
     with pytest.raises(UserError) as caught:
         create("resnet18", "teacher", pretrained=True)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no.pth", "local-dir:nowhere"])
+def test_a_file_of_weights_that_is_missing_is_named(name):
+    with pytest.raises(UserError, match=r"--initial-checkpoint (no.pth|nowhere/model.safetensors) does not exist"):
+        checkpoint_file(name, "--initial-checkpoint")
