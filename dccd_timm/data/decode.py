@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -52,10 +53,35 @@ def decode(image: Encoded, mode: str) -> Image.Image:
     """
     data = encoded(image)
     if isinstance(data, Image.Image):
-        return data.convert(mode)
+        return _converted(data, mode)
     with readable(data) as opened:
         opened.load()
-        return opened if opened.mode == mode else opened.convert(mode)
+        return opened if opened.mode == mode else _converted(opened, mode)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """The image in ``mode``; grey values of 16 bits and floats are scaled to 8 bits, where PIL would cut them off.
+
+    Raises:
+        OSError: for values whose range is not known.
+    """
+    if mode != image.mode and (image.mode in ("I", "F") or image.mode.startswith("I;16")):
+        image = _to_8_bits(image)
+    return image.convert(mode)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey values 0 ... 65535 of a 16-bit image and 0 ... 1 of a float image as 0 ... 255; 0 ... 255 stays."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    # older Pillow opens a 16-bit PNG as 32-bit integers
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = (values.astype(np.int64) + 128) // 257
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        values = np.rint(values * 255)
+    elif not (low >= 0 and high <= 255):  # nor for NaN
+        raise OSError(f"grey values {low:g} ... {high:g}: convert it to 8 or 16 bits, or to floats 0 ... 1")
+    return Image.fromarray(values.astype(np.uint8))
 
 
 @contextlib.contextmanager

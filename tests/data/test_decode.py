@@ -9,6 +9,7 @@ import timm.data
 from PIL import Image
 
 from dccd_timm.data.decode import decode
+from dccd_timm.data.fast import decode_pixels
 from tests.conftest import encoded, picture
 
 
@@ -30,18 +31,16 @@ def test_what_cannot_be_decoded_raises_oserror(data):
 
 
 def test_odd_images_are_read_as_timm_reads_them(tmp_path):
-    """CMYK, palette, 16 bit, grey, alpha and EXIF orientation as timm's reader has them; broken ones are skipped."""
+    """CMYK, palette, grey, alpha and EXIF orientation as timm's reader has them; broken ones are skipped."""
     image = picture(1, 3)
     exif = Image.Exif()
     exif[274] = 6  # turned by 90 degrees
     rotated = io.BytesIO()
     image.save(rotated, "JPEG", exif=exif)
-    deep = io.BytesIO()
-    Image.fromarray((np.arange(1600).reshape(40, 40) * 40).astype(np.uint16)).save(deep, "PNG")
     odd = {
         "cmyk.jpg": encoded(image.convert("CMYK"), "JPEG"), "palette.png": encoded(image.convert("P")),
         "grey.png": encoded(image.convert("L")), "alpha.png": encoded(image.convert("RGBA")),
-        "exif.jpg": rotated.getvalue(), "deep.png": deep.getvalue(),
+        "exif.jpg": rotated.getvalue(),
     }  # fmt: skip
     for name, data in odd.items():
         path = tmp_path / "images" / "a" / name
@@ -56,3 +55,34 @@ def test_odd_images_are_read_as_timm_reads_them(tmp_path):
         with pytest.raises(OSError) as info:
             decode(broken, "RGB")
         assert not re.search("0x[0-9a-f]{6}", str(info.value))  # a name that changes would be counted anew each epoch
+
+
+RAMP = np.linspace(0, 1, 1600).reshape(40, 40)
+
+
+@pytest.mark.parametrize("wanted", ["RGB", "L"])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((RAMP * 65535).astype(np.uint16), "PNG"),
+        ((RAMP * 65535).astype(np.uint16), "TIFF"),
+        (RAMP.astype(np.float32), "TIFF"),
+        ((RAMP * 255).astype(np.float32), "TIFF"),
+        ((RAMP * 255).astype(np.int32), "TIFF"),
+    ],
+    ids=["png16", "tiff16", "float to 1", "float to 255", "int32 to 255"],
+)
+def test_grey_values_of_16_bits_and_floats_are_scaled(values, kind, wanted):
+    """timm cuts them off at 255: a 16-bit picture is white, and one of floats 0 ... 1 is black."""
+    picture = Image.fromarray(values)
+    for image in (encoded(picture, kind), picture):
+        found = np.asarray(decode(image, wanted)).reshape(40, 40, -1)
+        assert np.abs(found - 255 * RAMP[..., None]).max() <= 1 and found.min() == 0 and found.max() == 255
+    assert np.array_equal(found, np.asarray(decode_pixels(encoded(picture, kind), wanted).rows))
+
+
+@pytest.mark.parametrize("values", [RAMP * 4000, RAMP - 0.5, RAMP * np.nan, (RAMP * 65535).astype(np.int32)])
+def test_grey_values_of_no_known_range_are_not_read(values):
+    data = encoded(Image.fromarray(values if values.dtype == np.int32 else values.astype(np.float32)), "TIFF")
+    with pytest.raises(OSError, match=r"grey values \S+ ... \S+: convert it to 8 or 16 bits, or to floats 0 ... 1"):
+        decode(data, "RGB")
