@@ -226,6 +226,8 @@ class StreamBatches(IterableDataset[Batch | None]):
                     row += 1
                     patience.succeeded()
                 return
+            except UserError:  # a value that is no class
+                raise
             except Exception as error:  # datasets, Arrow, file systems and the Hub client raise dozens of kinds here
                 name = self.source.shard_name(shard)
                 if self.source.remote and is_transient(error):

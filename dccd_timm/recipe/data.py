@@ -20,7 +20,7 @@ def reader_of(dataset: str) -> str:
 
 def local_folder(dataset: str, data_dir: str | None) -> Path | None:
     """The folder of ``hfids/FOLDER``, relative to here or to --data-dir; None for a data set of the Hub."""
-    name = dataset.removeprefix("hfids/")
+    name = dataset.partition("/")[2] if reader_of(dataset) == "hfids" else dataset
     candidates = [Path(name), *([Path(data_dir) / name] if data_dir else [])]
     return next((path for path in candidates if path.is_dir()), None)
 
@@ -65,10 +65,10 @@ class Images:
         "", "hfids/<local folder or hub id> streams; folder, torch/, hfds/, wds/ ... as in timm", published="dataset"
     )
     dataset_config: str | None = _data(
-        None, "configuration of a Hub data set that has several", no_effect=(only_of("hfids"),)
+        None, "configuration of a Hub data set that has several", no_effect=(only_of("hfids", "hfds"),)
     )
     dataset_revision: str | None = _data(
-        None, "branch, tag or commit of a Hub data set", no_effect=(only_of("hfids"), _LOCAL)
+        None, "branch, tag or commit of a Hub data set", no_effect=(only_of("hfids", "hfds"), _LOCAL)
     )
     dataset_download: bool = _data(
         False,

@@ -15,7 +15,7 @@ class StartFacts:
 
     ``gmacs`` are billions of multiply-accumulates for one image by network, None where they cannot be counted;
     ``teacher_sees`` says what is done to a view before the teacher sees it, if anything; ``terms`` are the weights of
-    the loss terms; ``input_size`` is [C, H, W].
+    the loss terms; ``input_size`` is [C, H, W]; ``columns`` are those of images and classes.
     """
 
     student: NetworkReport
@@ -31,6 +31,7 @@ class StartFacts:
     lr: float
     hardware: Hardware
     folder: Path
+    columns: tuple[str, str] | None = None
 
 
 def start_block(recipe: Recipe, facts: StartFacts) -> str:
@@ -43,12 +44,13 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     method = METHODS[recipe.kd_distill_type]
     loss = [f"{recipe.kd_loss_type} between logits"] if method.has_logit_loss and recipe.kd_loss_type != "kl" else []
     size = "x".join(map(str, facts.input_size))
+    columns = f", columns {facts.columns[0]} and {facts.columns[1]}" if facts.columns else ""
     lines = {
         "student": f"{_network(facts.student, facts.gmacs.get('student'))}, weights: {weights_of(facts.student)}",
         "teacher": _network(facts.teacher, facts.gmacs.get("teacher")) if facts.teacher else "",
         "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
         "method": ", ".join([method.name, *loss, *weights]),
-        "data": f"{recipe.dataset or recipe.data_dir}: {facts.images} images, {facts.classes} classes, {size}",
+        "data": f"{recipe.dataset or recipe.data_dir}: {facts.images} images, {facts.classes} classes, {size}{columns}",
         "update": f"{images} images x {views} view{'s' if views != 1 else ''}, {facts.updates_per_epoch} updates"
         f" per epoch, {facts.epochs} epochs, {recipe.opt} at {facts.lr:.3g}",
         "device": f"{world} x {facts.hardware.device}, {facts.hardware.precision}",

@@ -54,6 +54,7 @@ def start_facts(
         lr=learning_rate(recipe, recipe.batch_size * accelerator.num_processes),
         hardware=hardware(accelerator),
         folder=folder,
+        columns=splits.train.columns,
     )
 
 

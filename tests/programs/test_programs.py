@@ -60,6 +60,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert report["control"]["method"] == "none" and 0 <= report["student"]["agreement"] <= 100
     for name in ("student", "teacher", "control"):
         assert f"{report[name]['top1']:.2f} %" in done.stdout
+    assert "3 classes, 3x48x48, columns image and label" in done.stdout
     assert not any(p.name.startswith(".") for p in run.rglob("*"))  # nothing half-written is left
 
 
@@ -165,6 +166,7 @@ MISTAKES = {
     "missing data": (["--dataset", "hfids/no/such/folder"], ["no/such/folder does not exist"]),
     "missing split": (["--val-split", "dev"], ["split dev", "train"]),
     "missing column": (["--target-key", "lable"], ["no column lable; did you mean label?"]),
+    "class map": (["--class-map", "recipes/README.md"], ["--class-map recipes/README.md", "cannot be read"]),
     "no data at all": (["--dataset", ""], ["no data: set --data-dir"]),
     "one sample for BatchNorm": (["-b", "1", "--dccd-views", "1", "--dccd-difference-weight", "0"], ["BatchNorm"]),
     "batch larger than the data": (["-b", "500"], ["lower --batch-size"]),

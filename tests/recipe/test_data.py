@@ -14,9 +14,9 @@ from tests.recipe.mistakes import assert_refused
         ("--data-dir d --dataset hfids/owner/name", "data_dir has no effect: the images are those of dataset"),
         ("--data-dir d --dataset hfids/tests", "data_dir has no effect: the images are those of dataset"),
         ("--data-dir d --target-key species", "target_key has no effect: only hfids/, hfds/, tfds/, wds/ use it"),
-        ("--data-dir d --dataset-revision v1", "dataset_revision has no effect: only hfids/ use it"),
+        ("--data-dir d --dataset-revision v1", "dataset_revision has no effect: only hfids/, hfds/ use it"),
         ("--dataset hfids/tests --dataset-revision v1", "no effect: dataset is a folder, which has no revisions"),
-        ("--data-dir d --dataset-config c", "dataset_config has no effect: only hfids/ use it"),
+        ("--data-dir d --dataset-config c", "dataset_config has no effect: only hfids/, hfds/ use it"),
         (
             "--dataset hfids/tests --dataset-download",
             "dataset_download has no effect: only torch/, hfds/, tfds/ use it",

@@ -45,6 +45,12 @@ def test_the_start_block_says_what_the_teacher_is_fed():
     assert lines(block)["fed"] == "the teacher sees 3x224x224, resized from 64x64"
 
 
+def test_the_start_block_names_the_columns_of_a_table():
+    recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
+    found = lines(start_block(recipe, facts(columns=("photo", "json/label"))))
+    assert found["data"] == "d: 1000 images, 10 classes, 3x224x224, columns photo and json/label"
+
+
 def test_a_training_without_teacher_has_no_line_for_it():
     recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
     found = lines(start_block(recipe, facts(teacher=None, terms={"task_loss": 1.0}, gmacs={"student": 0.0123})))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.hfds import open_hfds
 from dccd_timm.data.sources.hfids import open_hfids
 from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError
@@ -16,10 +17,11 @@ __all__ = ["Source", "open_split"]
 
 # First part of --dataset -> what opens it; timm opens all others.
 _OPENERS: dict[str, Callable[[Images, str, bool, int | None], Source]] = {
+    "hfds": open_hfds,
     "hfids": open_hfids,
 }
 # What timm reads; it would take any other name for a folder of class folders, and not use it.
-_READ_BY_TIMM = ("folder", "image_folder", "imagefolder", "tar", "torch", "hfds", "tfds", "wds")
+_READ_BY_TIMM = ("folder", "image_folder", "imagefolder", "tar", "torch", "tfds", "wds")
 
 
 def open_split(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
@@ -33,4 +35,4 @@ def open_split(images: Images, split: str, is_training: bool, num_samples: int |
         name = images.dataset
         other = f"--data-dir {name}" if Path(name).exists() else "--data-dir FOLDER for a folder of class folders"
         raise UserError(f"--dataset {name} names no reader: give hfids/{name}, or {other}")
-    return _OPENERS.get(origin if slash else "", open_timm)(images, split, is_training, num_samples)
+    return _OPENERS.get(origin.lower() if slash else "", open_timm)(images, split, is_training, num_samples)

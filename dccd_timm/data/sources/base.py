@@ -68,6 +68,7 @@ class Source(Protocol):
     names: list[str] | None  # class names in index order
     num_samples: int
     folder: str | None = None  # that it has all images of
+    columns: tuple[str, str] | None = None  # of images and classes, where the split is a table
     indices: list[int] | None = None  # of the classes in names, by their indices in the records, where these differ
 
     def renumber(self, names: list[str]) -> None:

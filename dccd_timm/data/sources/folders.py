@@ -87,23 +87,20 @@ class ClassFolders(Protocol):
     class_to_idx: dict[str, int]
 
 
-def number_classes(reader: ClassFolders, mapped: bool) -> None:
-    """Leave out hidden files and folders, and number the classes by :func:`class_order`, unless they are ``mapped`` by
-    a class map.
+def number_classes(reader: ClassFolders) -> None:
+    """Leave out hidden files and folders, and number the classes by :func:`class_order`.
 
     Raises:
         UserError: for images without class folders.
     """
     root = str(reader.root)
     samples = [sample for sample in reader.samples if not _is_hidden(os.path.relpath(sample[0], root))]
-    if not mapped:
-        found = {index: name for name, index in reader.class_to_idx.items()}
-        labels = [found[index] for _, index in samples]
-        _check_strays(root, labels.count(""), len(labels))
-        reader.class_to_idx = {name: index for index, name in enumerate(class_order({*labels} - {""}))}
-        pairs = zip(samples, labels, strict=True)
-        samples = [(path, reader.class_to_idx[label]) for (path, _), label in pairs if label]
-    reader.samples = _totally_ordered(samples)
+    found = {index: name for name, index in reader.class_to_idx.items()}
+    labels = [found[index] for _, index in samples]
+    check_strays(root, labels.count(""), len(labels))
+    reader.class_to_idx = {name: index for index, name in enumerate(class_order({*labels} - {""}))}
+    pairs = zip(samples, labels, strict=True)
+    reader.samples = _totally_ordered([(path, reader.class_to_idx[label]) for (path, _), label in pairs if label])
 
 
 def number_tar(reader: ReaderImageInTar) -> None:
@@ -132,7 +129,17 @@ def number_listed(images: list[tuple[str, int]], names: list[str]) -> tuple[list
     return [(path, indices[label]) for (path, _), label in zip(images, labels, strict=True)], ordered
 
 
-def _check_strays(root: str, strays: int, images: int) -> None:
+def is_split_name(folder: str) -> bool:
+    """Whether a folder of this name, or without one, is taken for a split and not for a class."""
+    return not folder or _SPLIT_LIKE.fullmatch(folder) is not None
+
+
+def check_strays(root: str, strays: int, images: int) -> None:
+    """Warn of ``strays`` that lie beside the class folders of ``images`` in all.
+
+    Raises:
+        UserError: when there are no others.
+    """
     if strays and strays == images:
         raise UserError(
             f"{root} has {strays} images and no class folders: without classes they can be neither learned nor"

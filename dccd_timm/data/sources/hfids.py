@@ -1,20 +1,27 @@
 """``hfids/``: parquet, webdataset tars and image folders, on disk or on the Hub, opened through datasets' streaming."""
 
 import contextlib
-import difflib
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timm.data.readers.class_map import load_class_map
-
 from dccd_timm.data.patience import DataPatience, disable_inner_retries, is_of_network, is_offline
 from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.class_map import ClassMap, read_class_map
+from dccd_timm.data.sources.columns import find_columns, read_labels
 from dccd_timm.data.sources.endings import datasets_misses, warn_of_left_out
-from dccd_timm.data.sources.folders import find_split, number_listed
-from dccd_timm.data.sources.hfids_folder import HfidsFolder
-from dccd_timm.data.sources.hfids_stream import HfidsStream, count_images
+from dccd_timm.data.sources.folders import find_split
+from dccd_timm.data.sources.hfids_files import (
+    Footer,
+    are_remote,
+    check_classes,
+    count_images,
+    read_footers,
+    with_own_names,
+)  # fmt: skip
+from dccd_timm.data.sources.hfids_folder import open_image_folder
+from dccd_timm.data.sources.hfids_stream import HfidsStream
 from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import limit_requests, retry
@@ -24,8 +31,8 @@ from dccd_timm.recipe.data import local_folder
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, Features, IterableDataset
 
-_IMAGE_KEYS = ("image", "img", "jpg", "jpeg", "png", "webp")
-_TARGET_KEYS = ("label", "labels", "fine_label", "cls", "class", "target")
+# Files on a Hub whose ends are read to check what the data set's card says: two requests each.
+_FEW_FILES = 16
 # Seconds to wait for a Hub that does not answer when a run begins, while its user is likely to watch.
 _OPENING_SECONDS = 60.0
 
@@ -36,10 +43,9 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     Raises:
         UserError: missing folder or data set, unknown configuration, split or column; one line with the fix.
     """
-    import datasets  # slow to import, and absent on machines that read other sources
-    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder  # datasets is slow to import
 
-    name = images.dataset.removeprefix("hfids/")
+    name = images.dataset.partition("/")[2]
     folder = local_folder(images.dataset, images.data_dir)
     if folder is None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise UserError(_no_such_name(name))
@@ -48,31 +54,82 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
         return open_timm(replace(images, dataset="", data_dir=str(folder), input_key=None), split, is_training, None)
     disable_inner_retries()
     limit_requests()
+    class_map = read_class_map(images)
     timeout = 0.0 if folder else min(_OPENING_SECONDS, images.data_timeout)
-    builder, dataset = _open(images, name, folder, split, timeout)
-    features = dataset.features
-    image_key = _column(images.input_key, features, _IMAGE_KEYS, datasets.Image, "image", "--input-key")
-    target_key = _column(images.target_key, features, _TARGET_KEYS, datasets.ClassLabel, "class", "--target-key")
-    names, class_to_idx = _classes(images, features, target_key)
-    dataset = dataset.select_columns([image_key, target_key])
-    files = [str(file) for file in (builder.config.data_files or {}).get(split, [])]
-    if isinstance(builder, ImageFolder):
-        rows = [(row[image_key]["path"], int(row[target_key])) for row in dataset]
-        if not rows:
-            raise UserError(f"no images in {name}, split {split}")
+    opened = _open(images, name, folder, split, timeout)
+    if isinstance(opened.builder, ImageFolder):
+        source = open_image_folder(opened.builder, opened.dataset, images, split, class_map)
         if root:
-            warn_of_left_out(str(root), (path for path, _ in rows))
-        if names and not images.class_map:
-            rows, names = number_listed(rows, names)
-        return HfidsFolder(rows, names)
-    num_samples = num_samples or count_images(dataset, split, files, image_key, timeout)
+            warn_of_left_out(str(root), (path.rpartition("::")[2] for path, _ in source.images))  # or the zips
+        return source
+    of_run = "--train-num-samples" if is_training else "--val-num-samples"
+    flag = of_run if isinstance(images, Recipe) else "--num-samples"  # validate.py has one split
+    return _open_table(opened, images, class_map, num_samples, flag)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One split: its builder, whose data set's card may name the columns' types, and its undecoded rows."""
+
+    name: str
+    split: str
+    builder: "DatasetBuilder"
+    dataset: "IterableDataset"
+    typed_by_card: bool
+    timeout: float
+
+    @property
+    def files(self) -> list[str]:
+        """Files or addresses of the split, as far as known."""
+        return [str(file) for file in (self.builder.config.data_files or {}).get(self.split, [])]
+
+    @property
+    def card_count(self) -> int | None:
+        """Images of the split by the data set's card."""
+        info = (self.dataset.info.splits or {}).get(self.split)
+        return int(info.num_examples) if info is not None and info.num_examples else None
+
+    def footers(self, num_samples: int | None) -> list[Footer]:
+        """The ends of its parquet files; of many files on a Hub only where the number of images is not known."""
+        if are_remote(self.files) and (num_samples or self.card_count) and len(self.files) > _FEW_FILES:
+            return []
+        try:
+            return read_footers(self.files, self.timeout)
+        except UserError:
+            if num_samples:  # else the reader counts what is broken
+                return []
+            raise
+
+    def rows(self, features: "Features", columns: list[str]) -> "IterableDataset":
+        """Undecoded rows with these columns only, so that others may differ from file to file."""
+        from datasets.packaged_modules.parquet.parquet import Parquet
+
+        if not isinstance(self.builder, Parquet):
+            return self.dataset.select_columns(columns)
+        self.builder.config.columns = columns
+        self.builder.info.features = type(features)({column: features[column] for column in columns})
+        return self.builder.as_streaming_dataset(split=self.split).decode(False)
+
+
+def _open_table(
+    opened: _Opened, images: Images, class_map: ClassMap | None, num_samples: int | None, flag: str
+) -> HfidsStream:
+    """The rows of one split with their two columns; ``flag`` gives the number of images where the files do not say."""
+    features = opened.dataset.features
+    image_key, target_key = find_columns(features, images)
+    footers = opened.footers(num_samples)
+    where = f"{opened.name}, split {opened.split}"
+    features = with_own_names(features, target_key, footers, opened.typed_by_card, where)
+    labels = read_labels(target_key, features, class_map)
+    if not are_remote(opened.files) and footers:
+        check_classes(opened.files, labels)
+    num_samples = num_samples or count_images(opened.card_count, opened.files, image_key, footers)
     if num_samples is None:
-        of_run = "--train-num-samples" if is_training else "--val-num-samples"
-        flag = of_run if isinstance(images, Recipe) else "--num-samples"  # validate.py has one split
-        raise UserError(f"{name} does not say how many images split {split} has: give {flag}")
+        raise UserError(f"{opened.name} does not say how many images split {opened.split} has: give {flag}")
     if num_samples == 0:
-        raise UserError(f"no images in {name}, split {split}")
-    return HfidsStream(dataset, names, num_samples, image_key, target_key, files, folder is None, class_to_idx)
+        raise UserError(f"no images in {where}")
+    rows = opened.rows(features, [image_key, labels.column])
+    return HfidsStream(rows, num_samples, image_key, labels, opened.files, are_remote(opened.files))
 
 
 def _split_folder(folder: Path, split: str) -> Path | None:
@@ -92,18 +149,18 @@ def _no_such_name(name: str) -> str:
     return f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
 
 
-def _open(
-    images: Images, name: str, folder: Path | None, split: str, timeout: float
-) -> "tuple[DatasetBuilder, IterableDataset]":
-    """The builder and the undecoded split; a Hub is tried again for ``timeout`` seconds."""
+def _open(images: Images, name: str, folder: Path | None, split: str, timeout: float) -> _Opened:
+    """The split; a Hub is tried again for ``timeout`` seconds."""
     import datasets
 
-    def opened() -> "tuple[DatasetBuilder, IterableDataset]":
+    def opened() -> _Opened:
         builder = datasets.load_dataset_builder(
             str(folder or name), name=images.dataset_config, revision=None if folder else images.dataset_revision
         )
-        dataset = builder.as_streaming_dataset(split=split).decode(False)
-        return builder, dataset if dataset.features else dataset._resolve_features()
+        typed_by_card = builder.info.features is not None
+        dataset = builder.as_streaming_dataset(split=split)
+        dataset = dataset if dataset.features else dataset._resolve_features()
+        return _Opened(name, split, builder, dataset.decode(False), typed_by_card, timeout)
 
     patience = DataPatience(timeout, "start again")
     try:
@@ -125,33 +182,3 @@ def _hint(text: str, images: Images, folder: Path | None) -> str:
     if "doesn't exist on the Hub" in text or "gated" in text:
         return "; check the name, and ask for access where it is private or gated: `hf auth login`, or set HF_TOKEN"
     return "; choose one by --dataset-config" if "config" in text.lower() and not images.dataset_config else ""
-
-
-def _column(wanted: str | None, features: "Features", usual: tuple[str, ...], kind: type, what: str, flag: str) -> str:
-    """The column that was asked for, else the first of the right kind, else the first with a usual name."""
-    if wanted:
-        if wanted not in features:
-            near = difflib.get_close_matches(wanted, list(features), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(features)}"
-            raise UserError(f"the data set has no column {wanted}; {hint}")
-        return wanted
-    typed = [key for key, feature in features.items() if isinstance(feature, kind)]
-    named = [key for key in usual if key in features]
-    for key in [*(k for k in usual if k in typed), *typed, *named]:
-        return str(key)
-    raise UserError(f"no {what} column found among {', '.join(features)}: name it with {flag}")
-
-
-def _classes(images: Images, features: "Features", key: str) -> tuple[list[str] | None, dict[str, int] | None]:
-    """Class names in index order; and the map from names to indices where column ``key`` holds names."""
-    is_text = getattr(features[key], "dtype", "") == "string"
-    if images.class_map:
-        try:
-            table = load_class_map(images.class_map, images.data_dir or "")
-        except (OSError, AssertionError, ValueError) as error:
-            raise UserError(f"--class-map {images.class_map} cannot be read: {error}") from error
-        names = [str(name) for name, _ in sorted(table.items(), key=lambda item: item[1])]
-        return names, table if is_text else None
-    if is_text:
-        raise UserError(f"column {key} has names, not class indices: map them with --class-map FILE")
-    return getattr(features[key], "names", None), None

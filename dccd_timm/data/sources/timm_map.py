@@ -1,4 +1,4 @@
-"""timm's readers with random access: folders, tars, ``torch/``, ``hfds/``."""
+"""timm's readers with random access: folders, tars, ``torch/``."""
 
 import contextlib
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,27 @@ if TYPE_CHECKING:
 
 
 class TimmMapSource(IndexedSource):
-    """A split that timm opened: a reader of timm's or a data set of torchvision's."""
+    """A split that timm opened: a reader of timm's or a data set of torchvision's.
 
-    def __init__(self, dataset: "VisionDataset[Any] | ImageDataset", names: list[str] | None) -> None:
-        self.dataset, self.names, self.num_samples = dataset, names, len(dataset)
+    Args:
+        dataset: the split.
+        names: class names in index order.
+        mapped: the index that a class map gives to each of the data set's own ones.
+    """
+
+    def __init__(
+        self, dataset: "VisionDataset[Any] | ImageDataset", names: list[str] | None, mapped: list[int] | None = None
+    ) -> None:
+        self.dataset, self.names, self.mapped, self.num_samples = dataset, names, mapped, len(dataset)
 
     def record(self, index: int) -> Record:
         """The record at ``index``; raises OSError, ValueError or SyntaxError when its reader cannot read it."""
         if isinstance(self.dataset, ImageDataset):
             image, target, *_ = self.dataset.reader[index]
-            return Record(image, -1 if target is None else int(target), self.name(index))
-        image, target = self.dataset[index]
-        return Record(image, int(target), self.name(index))
+        else:
+            image, target = self.dataset[index]
+        number = -1 if target is None else int(target)
+        return Record(image, self.mapped[number] if self.mapped and number >= 0 else number, self.name(index))
 
     def name(self, index: int) -> str:
         """Name of an image in messages: its file's below the folder, else its number, since other names may repeat."""

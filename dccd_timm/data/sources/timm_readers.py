@@ -1,4 +1,4 @@
-"""All data sets but ``hfids/``: opened by timm, whose readers have random access or are streams."""
+"""All data sets but ``hfids/`` and ``hfds/``: opened by timm, whose readers have random access or are streams."""
 
 from pathlib import Path
 from typing import cast
@@ -10,6 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from dccd_timm.data.decode import image_mode
 from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.class_map import read_class_map
 from dccd_timm.data.sources.endings import ENDINGS, warn_of_left_out
 from dccd_timm.data.sources.folders import ClassFolders, find_split, number_classes, number_tar
 from dccd_timm.data.sources.timm_map import TimmMapSource
@@ -17,6 +18,8 @@ from dccd_timm.data.sources.timm_stream import TimmStreamSource
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Images
 from dccd_timm.recipe.data import TORCHVISION_FOLDERS, reader_of
+
+_STREAMS = ("tfds/", "wds/")
 
 
 def open_timm(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
@@ -28,6 +31,8 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     is_folder = reader_of(images.dataset) == "folder" or images.dataset.lower() in TORCHVISION_FOLDERS
     root = _folder(images, split) if is_folder else images.data_dir
     timm.data.set_img_extensions(ENDINGS)
+    class_map = read_class_map(images)
+    is_stream = images.dataset.lower().startswith(_STREAMS)
     try:
         dataset = timm.data.create_dataset(
             images.dataset,
@@ -35,7 +40,7 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
             split=split,
             search_split=False,
             is_training=is_training,
-            class_map=images.class_map,  # type: ignore[arg-type]  # timm takes a file's name too
+            class_map=dict(class_map.table) if class_map and is_stream else {},  # all others are mapped below
             download=images.dataset_download,
             batch_size=images.batch_size,
             seed=images.seed,
@@ -48,13 +53,14 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     except (AssertionError, RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         raise UserError(f"data set {images.dataset or images.data_dir}, split {split}: {one_line(error)}") from error
     reader = getattr(dataset, "reader", dataset)
-    _number(reader, mapped=bool(images.class_map))
+    _number(reader)
     if len(dataset) == 0:
         raise UserError(f"no images in {root} for split {split}")
     names = _class_names(reader)
     if isinstance(dataset, timm.data.IterableImageDataset):
-        return TimmStreamSource(dataset, names, len(dataset))
-    source = TimmMapSource(dataset, names)
+        return TimmStreamSource(dataset, class_map.names if class_map else names, len(dataset))
+    mapped = class_map.indices(names) if class_map and names else None
+    source = TimmMapSource(dataset, class_map.names if class_map else names, mapped)
     source.folder = root if is_folder else None
     return source
 
@@ -68,12 +74,12 @@ def _folder(images: Images, split: str) -> str:
     return str(find_split(Path(images.data_dir), split))
 
 
-def _number(reader: object, mapped: bool) -> None:
-    """Number the classes of a reader of class folders, unless they are ``mapped`` by a class map."""
+def _number(reader: object) -> None:
+    """Number the classes of a reader of class folders."""
     if isinstance(reader, ReaderImageFolder | ImageFolder):
         warn_of_left_out(str(reader.root), (path for path, _ in reader.samples))
-        number_classes(cast(ClassFolders, reader), mapped)
-    elif isinstance(reader, ReaderImageInTar) and not mapped:
+        number_classes(cast(ClassFolders, reader))
+    elif isinstance(reader, ReaderImageInTar):
         number_tar(reader)
 
 

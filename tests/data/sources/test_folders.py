@@ -101,7 +101,7 @@ def test_files_that_are_equal_to_timm_do_not_stand_as_the_disk_lists_them(tmp_pa
     listed = [(f"{tmp_path}/a/{name}.png", 0) for name in ("1", "01", "B1", "b01", "b1", "c")]
     for given in itertools.permutations(listed[:2]):
         reader.samples = [*given, *listed[4:1:-1], listed[5]]
-        number_classes(reader, mapped=True)
+        number_classes(reader)
         assert [path.rsplit("/", 1)[1] for path, _ in reader.samples] == [
             "01.png", "1.png", "B1.png", "b01.png", "b1.png", "c.png"
         ]  # fmt: skip

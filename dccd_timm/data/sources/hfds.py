@@ -1,0 +1,77 @@
+"""``hfds/``: data sets that ``datasets`` downloads or converts as a whole, with random access."""
+
+from typing import TYPE_CHECKING
+
+from dccd_timm.data.decode import Record
+from dccd_timm.data.sources.base import Source
+from dccd_timm.data.sources.class_map import read_class_map
+from dccd_timm.data.sources.columns import find_columns, read_labels
+from dccd_timm.data.sources.hfids_files import are_remote, read_footers, with_own_names
+from dccd_timm.data.sources.indexed import IndexedSource
+from dccd_timm.errors import UserError, one_line
+from dccd_timm.recipe import Images
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def open_hfds(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
+    """Open one split of ``hfds/<folder or Hub id>``, as timm's reader does, but with columns and classes as ``hfids/``.
+
+    Raises:
+        UserError: for a data set, split or column that is not there, or a value that is no class.
+    """
+    import datasets  # slow to import
+
+    where = f"{images.dataset}, split {split}"
+    class_map = read_class_map(images)
+    try:
+        builder = datasets.load_dataset_builder(
+            images.dataset.partition("/")[2],
+            name=images.dataset_config,
+            revision=images.dataset_revision,
+            cache_dir=images.data_dir,
+        )
+        typed_by_card = builder.info.features is not None
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=split)
+    except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
+        raise UserError(f"data set {where}: {one_line(error.__cause__ or error)}") from error
+    image_key, target_key = find_columns(dataset.features, images)
+    files = [str(file) for file in (builder.config.data_files or {}).get(split.partition("[")[0], [])]
+    footers = [] if are_remote(files) else read_footers(files, 0)
+    features = with_own_names(dataset.features, target_key, footers, typed_by_card, where)
+    labels = read_labels(target_key, features, class_map)
+    values = dataset.select_columns([labels.column]).with_format("arrow")[:].column(0).to_pylist()
+    targets = [labels.index(value) for value in values]
+    return HfdsSource(dataset, image_key, targets, labels.names, (image_key, labels.key))
+
+
+class HfdsSource(IndexedSource):
+    """A split with random access, and its class indices, None for an image without a class."""
+
+    def __init__(
+        self,
+        dataset: "Dataset",
+        image_key: str,
+        targets: list[int | None],
+        names: list[str] | None,
+        columns: tuple[str, str],
+    ) -> None:
+        import datasets
+
+        rows = dataset.select_columns([image_key])
+        if isinstance(rows.features[image_key], datasets.Image):
+            rows = rows.cast_column(image_key, datasets.Image(decode=False))
+        self.rows, self.image_key, self.targets = rows, image_key, targets
+        self.names, self.columns, self.num_samples = names, columns, len(targets)
+
+    def record(self, index: int) -> Record:
+        """The image at ``index``, undecoded."""
+        image = self.rows[index][self.image_key]
+        path = image.get("path") if isinstance(image, dict) else None
+        return Record(image, self.targets[index], self.name(index) + (f" ({path})" if path else ""))
+
+    def name(self, index: int) -> str:
+        """Number of an image: paths may repeat, or there are none."""
+        return f"sample {index}"
