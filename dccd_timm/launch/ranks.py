@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import NoReturn
 
 import torch.distributed as dist
@@ -52,6 +53,8 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
             if line is None or isinstance(error, UserError):
                 raise
             raise UserError(line) from error
+        if line is None and _is_lost(error) and "timed out" in str(error).lower():
+            board.leave(f"the ranks waited longer than --dist-timeout: {board.where_ranks_stand(error)}")
         if line is None and _is_lost(error):
             board.wait_for_cause()
             line = f"another rank was lost ({one_line(error, 150)}); the launcher says how it ended"
@@ -70,13 +73,21 @@ def _is_lost(error: Exception) -> bool:
     )
 
 
+def _place(stack: traceback.StackSummary) -> str:
+    """The innermost function of ours in a stack, else of anyone's."""
+    ours = [frame for frame in stack if "dccd_timm" in frame.filename and frame.filename != __file__]
+    frame = (ours or list(stack))[-1]
+    return f"in {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
+
+
 class _Board:
     """The launcher's key-value store with one line in it: why a rank ended. A thread watches it during the training."""
 
     def __init__(self, rank: int, world: int) -> None:
-        self.rank = rank
+        self.rank, self.world = rank, world
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.cause, self.printed_key = f"dccd_timm/{attempt}/cause", f"dccd_timm/{attempt}/printed"
+        self.asked, self.standing = f"dccd_timm/{attempt}/asked", f"dccd_timm/{attempt}/standing"
         self.closed, self.printed = threading.Event(), threading.Lock()
         self.store = dist.TCPStore(
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, False, timedelta(seconds=30),
@@ -88,6 +99,9 @@ class _Board:
     def _watch(self) -> None:
         while not self.closed.wait(_INTERVAL):
             try:
+                if self.store.check([self.asked]):
+                    stack = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident or 0])
+                    self.store.set(f"{self.standing}/{self.rank}", _place(stack))
                 if not self.store.check([self.cause]):
                     continue
                 text = self.store.get(self.cause).decode()
@@ -108,6 +122,19 @@ class _Board:
             print(f"error: {line}" if rank == "0" else f"error: rank {rank}: {line}", file=sys.stderr, flush=True)
             with contextlib.suppress(RuntimeError):
                 self.store.set(self.printed_key, "1")
+
+    def where_ranks_stand(self, error: Exception) -> str:
+        """Where each rank is: this one by its ``error``, the others as their threads answer within seconds."""
+        places = {self.rank: f"waits {_place(traceback.extract_tb(error.__traceback__))}"}
+        deadline = time.monotonic() + _PATIENCE / 2
+        with contextlib.suppress(RuntimeError):
+            self.store.set(self.asked, "1")
+            for rank in set(range(self.world)) - {self.rank}:
+                key = f"{self.standing}/{rank}"
+                while not self.store.check([key]) and time.monotonic() < deadline:
+                    time.sleep(_INTERVAL / 5)
+                places[rank] = f"is {self.store.get(key).decode()}" if self.store.check([key]) else "does not answer"
+        return ", ".join(f"rank {rank} {place}" for rank, place in sorted(places.items()))
 
     def wait_for_cause(self) -> None:
         """Give another rank time to report why it ended; the thread then ends this process."""

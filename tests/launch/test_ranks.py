@@ -66,3 +66,28 @@ def test_a_rank_that_waits_for_another_ends_with_its_cause(failing, body, line):
     assert [text for text in errors[0].splitlines() if text.startswith("error: ")] == [line]
     assert not [text for text in errors[1].splitlines() if text.startswith("error: ")]  # said once, by rank 0
     assert ("Traceback" in errors[failing]) == ("KeyError" in body)  # a bug keeps its traceback
+
+
+WAITS = """
+    from datetime import timedelta
+    import torch, torch.distributed as dist
+    dist.init_process_group("gloo", timeout=timedelta(seconds=3))
+    def stuck(): time.sleep(120)
+    def collective(): dist.all_reduce(torch.zeros(1))
+    (stuck if dist.get_rank() == {stuck} else collective)()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stuck", [0, 1])
+def test_a_rank_that_waits_too_long_says_where_each_one_stands(stuck, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # the store is a launcher's
+    store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=30))
+    ranks = [start(WAITS.format(stuck=stuck).strip(), rank, 2, store.port) for rank in range(2)]
+    errors = [rank.communicate(timeout=60)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [2, 2], errors
+    places = ["rank 0 waits in all_reduce", "rank 1 is in stuck"]
+    if stuck == 0:
+        places = ["rank 0 is in stuck", "rank 1 waits in all_reduce"]
+    line = next(text for text in errors[0].splitlines() if text.startswith("error: "))
+    assert "longer than --dist-timeout" in line and all(place in line for place in places)
