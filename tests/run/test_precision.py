@@ -9,7 +9,6 @@ from dccd_timm.models.student import build_student
 from dccd_timm.recipe import load_recipe
 from dccd_timm.report.schema import Report
 from dccd_timm.report.summary import read_summary
-from dccd_timm.run import begin, finish
 from dccd_timm.run.export import export
 from dccd_timm.run.train import train
 from dccd_timm.task.contract import plain_copy
@@ -17,7 +16,7 @@ from tests.conftest import picture, write_folders
 from tests.run.test_train import Recorder
 
 # Whole trainings: not part of the unit ring.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures")]
 
 DISTILLED = "--model deit_tiny_distilled_patch16_224 --model-kwargs depth=1 embed_dim=48 num_heads=3"
 
@@ -40,13 +39,6 @@ def run(images, output, *more):
     flags = ["--data-dir", images, "--model", "test_resnet", "--img-size", 32, "-b", 6, "-j", 0, "--epochs", 1]
     flags += ["--lr", 0.05, "--warmup-epochs", 0, "--device", "cpu", "--output", output, "--experiment", "run"]
     return train(load_recipe([str(word) for word in (*flags, *more)]), Recorder())
-
-
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch):
-    """Drawing takes longer than training here."""
-    monkeypatch.setattr(begin, "draw_views", lambda *given: None)
-    monkeypatch.setattr(finish, "draw_pictures", lambda *given: None)
 
 
 def loss_of(folder):

@@ -16,13 +16,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from dccd_timm.engine.optim import build_optimizer, build_schedule
 from dccd_timm.recipe import load_recipe
 from dccd_timm.report.summary import read_summary
-from dccd_timm.run import begin, finish, student
+from dccd_timm.run import student
 from dccd_timm.run.train import train
 from tests.conftest import write_folders
 from tests.run.test_train import Recorder
 
 # Whole trainings: not part of the unit ring.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures")]
 
 # Where they are from: hfdocs/source/training_script.mdx of timm; table 2 of "ResNet strikes back" (arXiv 2110.00476) and
 # the defaults of DeiT's main.py (arXiv 2012.12877), both in the words of timm's train.py.
@@ -130,8 +130,6 @@ def test_it_trains_an_epoch(name, images, tmp_path, monkeypatch, fresh_accelerat
     """The first epoch of the published training: its schedule is the whole one's."""
     epochs = student.train_epochs
     monkeypatch.setattr(student, "train_epochs", lambda *given: itertools.islice(epochs(*given), 1))
-    monkeypatch.setattr(begin, "draw_views", lambda *given: None)  # drawing takes longer than training here
-    monkeypatch.setattr(finish, "draw_pictures", lambda *given: None)
     used = []
     hook = register_optimizer_step_pre_hook(lambda optimizer, *given: used.append(optimizer.param_groups[0]["lr"]))
     short = ["--data-dir", images, "--img-size", 32, "-b", 4, "-j", 0, "--device", "cpu", "--output", tmp_path,

@@ -149,6 +149,7 @@ def test_a_resumed_report_counts_the_whole_training(stop_in, whole, flags, tmp_p
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("failing", [1, 2], ids=lambda epoch: f"in-epoch-{epoch}")
 def test_an_export_that_fails_costs_no_epoch(failing, whole, flags, tmp_path, monkeypatch, fresh_accelerator):
     """The state is saved before the run ends, and the resume ends that epoch anew: same student, same rows."""
@@ -184,6 +185,7 @@ def test_an_export_that_fails_costs_no_epoch(failing, whole, flags, tmp_path, mo
     assert rows[0] == rows[1]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_longer_training_keeps_the_best_student_of_its_end(flags, tmp_path, monkeypatch, fresh_accelerator):
     """Plain weights won at the end; the average of a further epoch is worse, and must not replace them."""
     from dccd_timm.run import best, epoch
