@@ -50,7 +50,8 @@ class Progress:
     """Where a training stands, after an epoch or, with ``complete`` false, inside one.
 
     ``losses`` are means over the epoch so far, ``lr`` of the last update. A resume continues after ``batches`` of this
-    epoch with the losses in ``meter``. ``skipped_updates`` counts those that were not finite, in the whole training.
+    epoch with the losses in ``meter``. ``skipped_updates`` counts those that were not finite, in the whole training;
+    ``images`` and ``views`` count those that this rank has trained on since its process began.
     ``stop`` asks to save and exit; it is the same on all ranks.
     """
 
@@ -65,6 +66,8 @@ class Progress:
     batches: int = 0
     meter: MeterState = field(default_factory=lambda: MeterState())
     skipped_updates: int = 0
+    images: int = 0
+    views: int = 0
 
 
 def fold_views(views: Tensor | Sequence[Tensor], target: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:

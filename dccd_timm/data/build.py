@@ -70,13 +70,15 @@ def build_train_loader(
     layout |= source.layout(reading.options.num_workers)
     if recipe.aug_repeats:
         layout["aug_repeats"] = math.ceil(recipe.aug_repeats)
-    position = _matching_position(state, layout) or TrainPosition(layout, given=start_epoch * batches)
+    saved = _matching_position(state, layout)
+    position = saved or TrainPosition(layout, given=start_epoch * batches)
     order = TrainOrder(
         recipe.seed, batches, position.given, position.stream_start(start_epoch), recipe.aug_repeats or 1
     )
     loader = source.train_loader(reading, order)
     prepare = _train_preparer(recipe, data_config, num_classes, rank)
-    return TrainLoader(source, loader, batches, prepare, _skip_counter(recipe), position, num_classes)
+    skips, resumed = _skip_counter(recipe), saved is not None
+    return TrainLoader(source, loader, batches, prepare, skips, position, num_classes, resumed)
 
 
 def build_eval_loader(

@@ -61,6 +61,7 @@ class TrainLoader:
         skips: counter of unreadable images.
         position: where to begin.
         num_classes: classes of the student, to notice data that is sorted by class.
+        resumed: whether ``position`` is a saved one, and not the beginning of an epoch.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class TrainLoader:
         skips: SkipCounter,
         position: TrainPosition,
         num_classes: int | None = None,
+        resumed: bool = False,
     ) -> None:
+        self.resumed = resumed
         self.source, self.loader, self.batches_per_epoch, self.prepare = source, loader, batches, prepare
         self.skips, self.position, self.num_classes = skips, position, num_classes
         self._batches: Generator[Batch] | None = None

@@ -79,6 +79,10 @@ class Start:
     meter: MeterState = field(default_factory=lambda: MeterState())
     skipped_updates: int = 0
 
+    def updates(self, batches_per_epoch: int, accumulated: int) -> int:
+        """Updates before it, where an epoch has so many batches and ``accumulated`` of them make an update."""
+        return (self.epoch * batches_per_epoch + self.batches) // accumulated
+
 
 def train(
     task: TrainingTask,
@@ -126,7 +130,10 @@ class _Trainer:
         assert trainable is not None
         self.guard = UpdateGuard(recipe.nonfinite, trainable, scaled, start.skipped_updates)
         self.updates_per_epoch = loader.batches_per_epoch // recipe.grad_accum_steps
-        self.updates = start.epoch * self.updates_per_epoch + start.batches // recipe.grad_accum_steps
+        self.updates = start.updates(loader.batches_per_epoch, recipe.grad_accum_steps)
+        self.images = self.views = 0
+        # what accelerate counts batches with; saved under another number of them it would shift all accumulations
+        accelerator.step = start.batches
 
     def train_epoch(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Progress]:
         """Train one epoch, or the rest of the one to start with; yields as :func:`train` does."""
@@ -162,6 +169,8 @@ class _Trainer:
         result, changed = training_step(self.task, batch, self.optimizer, self.recipe, self.accelerator, may_update)
         meter.add(result, self.updates)
         speed.add(batch)
+        self.images += len(batch.views)
+        self.views += batch.views.shape[0] * batch.views.shape[1]
         if self.accelerator.sync_gradients:
             self.updates += 1
             if changed:
@@ -186,6 +195,8 @@ class _Trainer:
             batches=batches,
             meter=meter.state(),
             skipped_updates=self.guard.count,
+            images=self.images,
+            views=self.views,
         )
 
     def _log(self, bar: "tqdm[NoReturn]", epoch: int, meter: LossMeter, speed: "_Speed") -> None:

@@ -4,11 +4,14 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
 from timm.scheduler import PlateauLRScheduler, create_scheduler_v2, scheduler_kwargs
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
-from torch.optim import Optimizer
+from timm.utils import unwrap_model
+from torch import nn
+from torch.optim import SGD, Optimizer
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Optim, Recipe
@@ -35,16 +38,46 @@ def build_optimizer(task: TrainingTask, optim: Optim, images: int) -> Optimizer:
     Raises:
         UserError: unknown optimizer or arguments that it does not take.
     """
-    settings = replace(optim, lr=learning_rate(optim, images))
     trainable = task.get_trainable_module()
     assert trainable is not None
+    return _create_optimizer(trainable, optim, images)
+
+
+def _create_optimizer(module: nn.Module, optim: Optim, images: int) -> Optimizer:
+    settings = replace(optim, lr=learning_rate(optim, images))
     try:
-        return create_optimizer_v2(trainable, **optimizer_kwargs(settings), **optim.opt_kwargs)
+        return create_optimizer_v2(module, **optimizer_kwargs(settings), **optim.opt_kwargs)
     except (ValueError, TypeError, AssertionError) as error:
         known = list_optimizers()
         near = difflib.get_close_matches(optim.opt, known, n=1)
         hint = f"did you mean {near[0]}?" if optim.opt.lower() not in known and near else "check --opt and --opt-kwargs"
         raise UserError(f"optimizer {optim.opt}: {one_line(error)}; {hint}") from error
+
+
+Groups = list[dict[str, Any]]  # hyperparameters of an optimizer's parameter groups
+
+
+def initial_groups(task: TrainingTask, optim: Optim, images: int) -> Groups:
+    """The hyperparameters that a new optimizer for batches of ``images`` would have, with the number of parameters of
+    each group; the task may be wrapped."""
+    optimizer = _create_optimizer(unwrap_model(task.get_trainable_module()), optim, images)
+    return [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
+
+
+def change_groups(optimizer: Optimizer, before: Groups, after: Groups, scheduled: bool) -> None:
+    """Give an optimizer whose state was loaded the hyperparameters that differ between two new optimizers.
+
+    A rate that a schedule with a memory (plateau) has lowered is lowered by as much ``after``.
+    """
+    for group, old, new in zip(optimizer.param_groups, before, after, strict=True):
+        for name, value in new.items():
+            if name not in ("params", "lr") and (name not in old or old[name] != value):
+                group[name] = value
+        if "initial_lr" in group:
+            group["initial_lr"] = new["lr"]
+        same = not scheduled or group["lr"] == old["lr"] or not old["lr"]
+        scale = 1.0 if scheduled else new.get("lr_scale", 1.0)
+        group["lr"] = new["lr"] * scale if same else group["lr"] * (new["lr"] / old["lr"])
 
 
 @dataclass(frozen=True)
@@ -90,14 +123,15 @@ class Schedule:
         plain = {k: v for k, v in values if isinstance(v, int | float | str | bool | list)}
         return {"plateau": plain, "restore_lr": self.scheduler.restore_lr}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`state` gave."""
+    def load_state(self, state: dict[str, Any], same_metric: bool = True) -> None:
+        """Take what :meth:`state` gave, but the settings; the metrics so far only if they are the ``same_metric``."""
         if not state or not isinstance(self.scheduler, PlateauLRScheduler):
             return
         plateau = self.scheduler.lr_scheduler
-        if state["plateau"]["mode"] == plateau.mode:  # else its best value is that of another metric
-            plateau.load_state_dict(state["plateau"])
-            self.scheduler.restore_lr = state["restore_lr"]
+        if same_metric and state["plateau"]["mode"] == plateau.mode:
+            memory = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+            plateau.load_state_dict({name: value for name, value in state["plateau"].items() if name in memory})
+        self.scheduler.restore_lr = state["restore_lr"]
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> Schedule:
@@ -117,6 +151,11 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int)
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_scale", 1.0)
     return Schedule(scheduler, num_epochs, recipe.sched_on_updates)
+
+
+def num_epochs(recipe: Recipe) -> int:
+    """The length of a training, warm-up and cool-down included."""
+    return build_schedule(SGD([torch.zeros(1)], lr=0.1), recipe, updates_per_epoch=100).num_epochs
 
 
 def mean_learning_rate(optimizer: Optimizer) -> float:

@@ -1,6 +1,7 @@
 """Signals from a scheduler or a user to stop: finish the update, save, exit with a code."""
 
 import logging
+import shlex
 import signal
 from pathlib import Path
 from types import FrameType
@@ -34,7 +35,7 @@ class StopSignals:
             SystemExit: with code 75, for schedulers that requeue by code; 130 after Ctrl-C.
         """
         name = signal.Signals(self.number).name if self.number else "another rank was told to stop"
-        _logger.warning("%s: saved; resume with --resume %s", name, folder)
+        _logger.warning("%s: saved; resume with --resume %s", name, shlex.quote(str(folder)))
         raise SystemExit(130 if self.number == signal.SIGINT else REQUEUE)
 
     def close(self) -> None:

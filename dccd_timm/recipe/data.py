@@ -60,39 +60,55 @@ _SIZED = only_of("hfids", "wds", "tfds")
 class Images:
     """Where the images of a split are and how they are read; training and validation have it in common."""
 
-    data_dir: str | None = _data(None, "root folder of the data set", published="file", no_effect=(_BESIDE_A_STREAM,))
+    data_dir: str | None = _data(
+        None, "root folder of the data set", published="file", no_effect=(_BESIDE_A_STREAM,), measures=True
+    )
     dataset: str = _data(
-        "", "hfids/<local folder or hub id> streams; folder, torch/, hfds/, wds/ ... as in timm", published="dataset"
+        "",
+        "hfids/<local folder or hub id> streams; folder, torch/, hfds/, wds/ ... as in timm",
+        published="dataset",
+        measures=True,
     )
     dataset_config: str | None = _data(
-        None, "configuration of a Hub data set that has several", no_effect=(only_of("hfids", "hfds"),)
+        None, "configuration of a Hub data set that has several", no_effect=(only_of("hfids", "hfds"),), measures=True
     )
     dataset_revision: str | None = _data(
-        None, "branch, tag or commit of a Hub data set", no_effect=(only_of("hfids", "hfds"), _LOCAL)
+        None, "branch, tag or commit of a Hub data set", no_effect=(only_of("hfids", "hfds"), _LOCAL), measures=True
     )
     dataset_download: bool = _data(
         False,
         "let timm's torch/, hfds/ and tfds/ readers download the data set",
         no_effect=(only_of("torch", "hfds", "tfds"),),
+        resume="free",
     )
     class_map: str = _data(
         "",
         "text file that maps class names to indices",
         published="file",
         no_effect=(only_of("folder", "hfids", "hfds", "tfds", "wds"),),
+        measures=True,
     )
-    input_img_mode: str | None = _data(None, "PIL mode of the images (default: L for 1 channel, RGB for 3)")
-    input_key: str | None = _data(None, "column of the images (default: found by its name)")
+    input_img_mode: str | None = _data(
+        None, "PIL mode of the images (default: L for 1 channel, RGB for 3)", measures=True
+    )
+    input_key: str | None = _data(None, "column of the images (default: found by its name)", measures=True)
     target_key: str | None = _data(
         None,
         "column of the class indices (default: found by its name)",
         no_effect=(only_of("hfids", "hfds", "tfds", "wds"),),
+        measures=True,
     )
-    data_errors: Literal["skip", "raise"] = _data("skip", "skip images and shards that cannot be read, or stop")
-    max_data_errors: int = _data(100, "stop when more images than this could not be read", low=0, no_effect=(_RAISE,))
-    data_timeout: float = _data(600.0, "seconds without data after which a Hub data set is given up", low=1)
-    workers: int = _data(4, "loader processes per rank", "-j", low=0)
-    pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU")
+    data_errors: Literal["skip", "raise"] = _data(
+        "skip", "skip images and shards that cannot be read, or stop", resume="free"
+    )
+    max_data_errors: int = _data(
+        100, "stop when more images than this could not be read", low=0, no_effect=(_RAISE,), resume="free"
+    )
+    data_timeout: float = _data(
+        600.0, "seconds without data after which a Hub data set is given up", low=1, resume="free"
+    )
+    workers: int = _data(4, "loader processes per rank", "-j", low=0, resume="free")
+    pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU", resume="free")
     no_prefetcher: bool = _data(False, "normalise in the loader's workers and not on the device")
     batch_size: int = _data(128, "images per rank and step; each brings --dccd-views views", "-b", low=1)
     seed: int = option(42, "random seed", group="Run")
@@ -104,16 +120,20 @@ class Data(Images):
     """Splits and batches of a training."""
 
     train_split: str = _data("train", "training split")
-    val_split: str = _data("validation", "validation split; empty for none")
+    val_split: str = _data("validation", "validation split; empty for none", measures=True)
     train_num_samples: int | None = _data(
         None, "images in the training split, for streams that do not say", low=1, no_effect=(_SIZED,)
     )
     val_num_samples: int | None = _data(
-        None, "images in the validation split, for streams that do not say", low=1, no_effect=(_SIZED, NO_VALIDATION)
+        None,
+        "images in the validation split, for streams that do not say",
+        low=1,
+        no_effect=(_SIZED, NO_VALIDATION),
+        measures=True,
     )
     pil_views: bool = _data(False, "draw training views with Pillow as timm does, and not with faster uint8 kernels")
     validation_batch_size: int | None = _data(
-        None, "images per rank in validation", "-vb", low=1, no_effect=(NO_VALIDATION,)
+        None, "images per rank in validation", "-vb", low=1, no_effect=(NO_VALIDATION,), resume="free"
     )
     train_batches_per_epoch: int | None = _data(
         None, "fixed number of loader batches per epoch", "--train-steps-per-epoch", low=1

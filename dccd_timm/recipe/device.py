@@ -13,18 +13,23 @@ _device = partial(option, group="Device and precision")
 class Device:
     """What a process runs on; training and validation have it in common."""
 
-    device: str = _device("cuda", "cpu forces the CPU; else accelerate takes the best device there is")
+    device: str = _device("cuda", "cpu forces the CPU; else accelerate takes the best device there is", resume="free")
     amp: bool = _device(False, "mixed precision")
     amp_dtype: Literal["float16", "bfloat16"] = _device(
         "float16", "lower precision of --amp", no_effect=(without("amp", "amp is off"),)
     )
-    torchcompile: str | None = _device(None, "compile student and teacher, with this backend", const="inductor")
+    torchcompile: str | None = _device(
+        None, "compile student and teacher, with this backend", const="inductor", resume="free"
+    )
     torchcompile_mode: str | None = _device(
-        None, "mode of torch.compile", no_effect=(without("torchcompile", "torchcompile is off"),)
+        None, "mode of torch.compile", no_effect=(without("torchcompile", "torchcompile is off"),), resume="free"
     )
     dist_timeout: float | None = _device(
         None,
         "seconds after which a rank that does not answer ends the run (default: --data-timeout and 5 minutes)",
         low=1,
+        resume="free",
     )
-    device_modules: tuple[str, ...] = _device((), "modules to import first (device plugins, model plugins)")
+    device_modules: tuple[str, ...] = _device(
+        (), "modules to import first (device plugins, model plugins)", resume="free"
+    )

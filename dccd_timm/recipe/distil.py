@@ -84,13 +84,16 @@ class Distil:
         or_pixels=True,
         no_effect=(_NO_TEACHER,),
     )
-    kd_distill_type: str = _kd("logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS))
+    kd_distill_type: str = _kd(
+        "logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS), resume="refused"
+    )
     kd_loss_type: str = _kd(
         "kl",
         "loss between logits, of logit and of dccd: "
         + ", ".join(f"{loss.name} ({loss.label})" for loss in LOGIT_LOSSES.values()),
         choices=tuple(LOGIT_LOSSES),
         no_effect=(_NO_LOGIT_LOSS,),
+        resume="refused",
     )
     distill_loss_weight: float | None = _kd(
         None,
@@ -201,4 +204,5 @@ class Distil:
         None,
         "also train the same student this way (same seed, steps, views) and compare",
         choices=tuple(name for name in METHODS if name != "dccd"),
+        resume="free",
     )

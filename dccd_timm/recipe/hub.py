@@ -5,7 +5,7 @@ from functools import partial
 
 from dccd_timm.recipe.option import option, without
 
-_hub = partial(option, group="Hugging Face Hub", published="no")
+_hub = partial(option, group="Hugging Face Hub", published="no", resume="free")
 _NO_HUB = without("push_to_hub")
 
 

@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe.data import local_folder, reader_of
-from dccd_timm.recipe.option import Values
+from dccd_timm.recipe.option import Values, option_of
 from dccd_timm.recipe.parse import Grammar, as_one_error
 from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.rules import contradictions, ineffective, resolve
@@ -27,7 +26,7 @@ GRAMMAR = Grammar(
     usage="%(prog)s [-c RECIPE.yaml] [--flag value ...]",
 )
 # Written into args.yaml for its reader; facts about a run, not settings.
-_FACTS = ("versions", "config")
+_FACTS = ("versions", "config", "changed")
 
 # What a recipe says of its own data set, and the splits, which another one may have too.
 _OF_A_DATA_SET = (
@@ -39,6 +38,8 @@ _SPLITS = ("train_split", "val_split")
 
 def load_recipe(argv: Sequence[str]) -> Recipe:
     """Parse ``argv`` (with ``-c FILE`` for a recipe) into a Recipe; the command line beats the file.
+
+    Without a file, ``--resume FOLDER`` takes the settings in the folder's args.yaml.
 
     Raises:
         UserError: for unknown flags and keys, wrong types, values out of range, contradictions, settings without
@@ -55,7 +56,8 @@ def load_recipe(argv: Sequence[str]) -> Recipe:
         _logger.warning("a positional data folder is deprecated in timm: read as --data-dir %s", data)
         if texts.setdefault("data_dir", data) != data:
             errors.append(f"{data} and --data-dir {texts['data_dir']} name two data folders: give one")
-    from_file = GRAMMAR.typed(_read_yaml(Path(path), errors), f"{path}: ", errors) if path else {}
+    run = None if path or texts.get("resume") in (None, "", "auto") else Path(texts["resume"])
+    from_file = _settings_of(run, errors) if run else _read_recipe(Path(path), errors) if path else {}
     given = GRAMMAR.typed(texts, "--", errors)
     if "data_dir" in given and not given["data_dir"] and not from_file.get("data_dir"):
         errors.append("--data-dir is empty, and there is none to unset: name a folder")
@@ -91,7 +93,19 @@ def _without_its_data_set(from_file: Values, given: Values) -> Values:
     return {name: value for name, value in from_file.items() if name not in gone}
 
 
-def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:
+def _read_recipe(path: Path, errors: list[str]) -> Values:
+    """Typed values of a recipe."""
+    return GRAMMAR.typed(_read_yaml(path, errors), f"{path}: ", errors)
+
+
+def _settings_of(run: Path, errors: list[str]) -> Values:
+    """What a run was started with, but for what is about one start of the program; nothing without its args.yaml."""
+    path = run / "args.yaml"
+    known = _read_recipe(path, errors) if path.is_file() else {}
+    return {name: value for name, value in known.items() if option_of(GRAMMAR.fields[name]).resume != "once"}
+
+
+def _read_yaml(path: Path, errors: list[str]) -> Values:
     """Known keys of a recipe; unknown ones become errors."""
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -101,7 +115,7 @@ def _read_yaml(path: Path, errors: list[str]) -> dict[str, Any]:
         raise UserError(f"recipe {path} is no YAML: {one_line(error)}") from None
     if not isinstance(loaded, dict | None):
         raise UserError(f"recipe {path} must be a mapping of names to values, not a {type(loaded).__name__}")
-    known: dict[str, Any] = {}
+    known: Values = {}
     for key, value in (loaded or {}).items():
         name = str(key).replace("-", "_")
         if name == "data":  # timm's positional folder, None in most of its args.yaml

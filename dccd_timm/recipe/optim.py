@@ -25,7 +25,7 @@ _ONE_CYCLE = NoEffect(lambda v: v["lr_cycle_limit"] <= 1, "lr_cycle_limit is 1",
 class Optim:
     """Optimizer, accumulation and learning rate."""
 
-    opt: str = _optim("sgd", "any of timm's optimizers")
+    opt: str = _optim("sgd", "any of timm's optimizers", resume="refused")
     opt_eps: float | None = _optim(None, "epsilon of the optimizer")
     opt_betas: tuple[float, ...] | None = _optim(None, "betas of the optimizer")
     momentum: float = _optim(0.9, "momentum")
@@ -77,7 +77,7 @@ class Optim:
     warmup_lr: float = _sched(1e-05, "rate at the start of the warm-up", no_effect=(_NO_WARMUP,))
     min_lr: float = _sched(0.0, "lowest rate")
     epochs: int = _sched(300, "epochs", low=1)
-    start_epoch: int | None = _sched(None, "first epoch, for restarts", low=0)
+    start_epoch: int | None = _sched(None, "first epoch, for restarts", low=0, resume="once")
     decay_milestones: tuple[int, ...] = _sched(
         (90, 180, 270), "multistep: epochs at which the rate falls", no_effect=(_only_sched("multistep"),)
     )

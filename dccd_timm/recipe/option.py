@@ -51,6 +51,10 @@ class Option:
         const: value of the flag when it is given without one.
         low, high: range, both included.
         no_effect: reasons for which it may change nothing; a value that differs from the default is then refused.
+        resume: what another value means for a training that is resumed. ``free``: it cannot change the training;
+            ``listed``: the training goes on with the new value, which is logged and recorded; ``refused``: it cannot
+            go on; ``once``: the option is about one start of the program, and is not remembered.
+        measures: a validation's result depends on it, so that a best score from before the change does not count.
         published: how it is shown in a published run: as it is; not at all; or, for a ``file``, ``model`` or
             ``dataset``, by its name without the place on the author's machine.
     """
@@ -65,6 +69,8 @@ class Option:
     low: float | None = None
     high: float | None = None
     no_effect: tuple[NoEffect, ...] = ()
+    resume: Literal["free", "listed", "refused", "once"] = "listed"
+    measures: bool = False
     published: Literal["yes", "no", "file", "model", "dataset"] = "yes"
 
 

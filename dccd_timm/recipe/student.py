@@ -17,14 +17,16 @@ class Network:
 
     num_classes: int | None = _model(None, "number of classes (default: the data set's, else the model's)", low=1)
     gp: str | None = _model(None, "global pool: fast, avg, max, avgmax, catavgmax")
-    model_kwargs: dict[str, Any] = _model({}, "arguments of the architecture, key=value ...")
-    img_size: int | None = _model(None, "image size in pixels (default: the model's)", low=1)
-    input_size: tuple[int, ...] | None = _model(None, "channels, height and width, e.g. 3 224 224", count=3)
-    crop_pct: float | None = _model(None, "part of the image that validation's centre crop keeps")
-    mean: tuple[float, ...] | None = _model(None, "mean of the normalisation, one value per channel")
-    std: tuple[float, ...] | None = _model(None, "standard deviation of the normalisation")
-    interpolation: str = _model("", "resize interpolation of validation (default: the model's)")
-    channels_last: bool = _model(False, "keep images and weights in channels-last memory layout")
+    model_kwargs: dict[str, Any] = _model({}, "arguments of the architecture, key=value ...", resume="refused")
+    img_size: int | None = _model(None, "image size in pixels (default: the model's)", low=1, measures=True)
+    input_size: tuple[int, ...] | None = _model(
+        None, "channels, height and width, e.g. 3 224 224", count=3, measures=True
+    )
+    crop_pct: float | None = _model(None, "part of the image that validation's centre crop keeps", measures=True)
+    mean: tuple[float, ...] | None = _model(None, "mean of the normalisation, one value per channel", measures=True)
+    std: tuple[float, ...] | None = _model(None, "standard deviation of the normalisation", measures=True)
+    interpolation: str = _model("", "resize interpolation of validation (default: the model's)", measures=True)
+    channels_last: bool = _model(False, "keep images and weights in channels-last memory layout", resume="free")
     fast_norm: bool = _model(False, "timm's fast norm layers")
 
 
@@ -32,14 +34,20 @@ class Network:
 class Student(Network):
     """The network that a training makes."""
 
-    model: str = _model("resnet50", "student: a timm name, hf-hub:owner/name or local-dir:path", published="model")
-    pretrained: bool = _model(False, "start the student from its pretrained weights")
-    pretrained_path: str | None = _model(None, "load this file as if it were the pretrained weights", published="file")
-    initial_checkpoint: str = _model("", "weights to start from, after the model was built", published="file")
+    model: str = _model(
+        "resnet50", "student: a timm name, hf-hub:owner/name or local-dir:path", published="model", resume="refused"
+    )
+    pretrained: bool = _model(False, "start the student from its pretrained weights", resume="refused")
+    pretrained_path: str | None = _model(
+        None, "load this file as if it were the pretrained weights", published="file", resume="refused"
+    )
+    initial_checkpoint: str = _model(
+        "", "weights to start from, after the model was built", published="file", resume="refused"
+    )
     in_chans: int = _model(None, "image channels (default: 3)", low=1)
     grad_checkpointing: bool = _model(False, "recompute activations in the backward pass to save memory")
-    head_init_scale: float | None = _model(None, "factor on the classifier's initial weights")
-    head_init_bias: float | None = _model(None, "initial bias of the classifier")
+    head_init_scale: float | None = _model(None, "factor on the classifier's initial weights", resume="refused")
+    head_init_bias: float | None = _model(None, "initial bias of the classifier", resume="refused")
     bn_momentum: float | None = _model(None, "momentum of BatchNorm statistics")
     bn_eps: float | None = _model(None, "epsilon of BatchNorm")
     sync_bn: bool = _model(False, "BatchNorm statistics over all ranks")

@@ -163,6 +163,14 @@ class SplitReports(JsonDataclass):
 
 
 @dataclass(kw_only=True)
+class SettingsChange(JsonDataclass):
+    """Settings that a resume changed once ``epoch`` epochs were trained: for each its value before and after."""
+
+    epoch: int = 0
+    settings: dict[str, list[object]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
 class Report(JsonDataclass):
     """The contents of report.json.
 
@@ -170,13 +178,15 @@ class Report(JsonDataclass):
     were on, ``weights`` says which of plain ("raw") and averaged ("ema")
     weights ``best/`` holds, ``complete`` is false while the training runs. ``seconds``, ``skipped_updates``,
     ``skipped_images`` and ``skipped_first`` (names of the first of them) are those of the whole training, resumes
-    and both ``splits`` included; ``views_seen`` counts augmented images.
+    and both ``splits`` included, as are ``images_seen`` (an image counts each time that it was trained on) and
+    ``views_seen``, their augmented views. ``changes`` are settings that resumes changed.
     """
 
     method: str = "none"
     loss_type: str = "kl"
     terms: dict[str, float] = field(default_factory=dict)
     views: int = 1
+    images_seen: int = 0
     views_seen: int = 0
     epochs: int = 0
     seconds: float = 0.0
@@ -188,6 +198,7 @@ class Report(JsonDataclass):
     skipped_images: int = 0
     skipped_first: list[str] = field(default_factory=list)
     splits: SplitReports | None = _optional()
+    changes: list[SettingsChange] = field(default_factory=list)
     student: NetworkReport = field(default_factory=NetworkReport)
     teacher: NetworkReport | None = _optional()
     control: NetworkReport | None = _optional()

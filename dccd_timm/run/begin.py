@@ -13,11 +13,12 @@ from dccd_timm.report.pictures import draw_views
 from dccd_timm.run.finish import hardware, student_report, teacher_report
 from dccd_timm.run.folder import clean_up, write_settings
 from dccd_timm.run.pieces import Splits, Training
+from dccd_timm.run.resume import ResumePoint
 from dccd_timm.task.build import term_weights
 
 
 def begin_run(
-    recipe: Recipe, splits: Splits, training: Training, folder: Path, accelerator: Accelerator, resumed: bool
+    recipe: Recipe, splits: Splits, training: Training, folder: Path, accelerator: Accelerator, point: ResumePoint
 ) -> None:
     """Write the settings into the locked ``folder`` and print what is trained; a new run also draws its first views.
 
@@ -26,7 +27,8 @@ def begin_run(
     """
     if accelerator.is_main_process:
         clean_up(folder)
-        write_settings(folder, recipe)
+        resumed = point.state is not None
+        write_settings(folder, recipe, point.history, resumed)
         if not resumed:
             batch, config = training.loader.peek(), training.data_config
             with logged_failure("report/views.png was not drawn", folder):

@@ -23,6 +23,7 @@ from dccd_timm.run.finish import push_interim
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import ResumePoint
+from dccd_timm.run.settings import plain_settings
 from dccd_timm.run.state import SavedProgress, SavedRank, record_best, save_state
 from dccd_timm.task.build import term_weights
 
@@ -30,7 +31,8 @@ from dccd_timm.task.build import term_weights
 class EpochEnd:
     """Does what follows each epoch of a training, and saves it in between.
 
-    ``best`` is the best epoch so far; ``skipped_updates`` are those of the whole training.
+    ``run`` is the folder to resume: the run's own, or for a control that of the run that it belongs to. ``best`` is the
+    best epoch so far; ``skipped_updates`` are those of the whole training.
     """
 
     def __init__(
@@ -42,11 +44,16 @@ class EpochEnd:
         accelerator: Accelerator,
         publisher: Publisher,
         resumed: ResumePoint,
+        run: Path,
     ) -> None:
+        self.run = run
         self.recipe, self.splits, self.training, self.folder = recipe, splits, training, folder
         self.accelerator, self.publisher = accelerator, publisher
-        self.best: Best | None = resumed.progress.best if resumed.progress else None
+        self.best: Best | None = resumed.best
         self.skipped_updates = resumed.start.skipped_updates
+        self.resumed = resumed
+        self.images = resumed.progress.images if resumed.progress else 0
+        self.views = resumed.progress.views if resumed.progress else 0
         self.began = time.perf_counter() - (resumed.progress.seconds if resumed.progress else 0)
         self.signals = StopSignals()
 
@@ -57,11 +64,12 @@ class EpochEnd:
             SystemExit: when this rank or another one was told to stop; the state is saved.
         """
         self.skipped_updates = progress.skipped_updates
+        self._count(progress)
         # a validation that is interrupted is repeated by the resume
         done = progress.complete and self._end_epoch(progress)
         self._save(progress, done)
         if progress.stop or progress.complete != done:
-            self.signals.leave(self.folder)
+            self.signals.leave(self.run)
 
     def end_training(self) -> Report:
         """Close signals and loader, choose between plain and averaged weights, and report the training itself."""
@@ -72,7 +80,6 @@ class EpochEnd:
         if best is not None and best != self.best and self.accelerator.is_main_process:
             record_best(self.folder, best)  # or a longer training would replace it by a student that is worse
         self.best = best
-        images = recipe.batch_size * training.loader.batches_per_epoch * num_epochs * self.accelerator.num_processes
         skipped = self._skipped_images()
         images_skipped = sum(skipped.values())
         split = SplitReport(
@@ -84,17 +91,26 @@ class EpochEnd:
             loss_type=recipe.kd_loss_type,
             terms=term_weights(training.task),
             views=recipe.dccd_views,
-            views_seen=images * recipe.dccd_views,
+            images_seen=self.images,
+            views_seen=self.views,
             epochs=num_epochs,
             seconds=round(self._seconds(), 1),
             best_epoch=best.epoch if best else None,
             weights=best.weights if best else None,
             license=recipe.hub_license,
+            changes=self.resumed.history,
             skipped_updates=self.skipped_updates,
             skipped_images=images_skipped,
             skipped_first=list(skipped)[:NAMED],
             splits=SplitReports(train=split),
         )
+
+    def _count(self, progress: Progress) -> None:
+        """Images and views of the whole training so far, over all ranks."""
+        seen: list[tuple[int, int]] = gather_object([(progress.images, progress.views)])
+        before = self.resumed.progress
+        self.images = (before.images if before else 0) + sum(images for images, _ in seen)
+        self.views = (before.views if before else 0) + sum(views for _, views in seen)
 
     def _seconds(self) -> float:
         """Seconds of the whole training so far."""
@@ -200,7 +216,11 @@ class EpochEnd:
             best=self.best,
             scheduler=self.training.schedule.state(),
             seconds=self._seconds(),
+            images=self.images,
+            views=self.views,
             skipped_updates=progress.skipped_updates,
+            settings=plain_settings(self.recipe),
+            changes=self.resumed.history,
             skipped_images=sum(skipped.values()),
             skipped_first=list(skipped)[:NAMED],
             class_names=self.splits.train.names or [],

@@ -1,6 +1,7 @@
 """What follows the last epoch: the evaluation of the best student, report, pictures and card."""
 
 import copy
+import logging
 import shlex
 from pathlib import Path
 
@@ -18,11 +19,23 @@ from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.report.console import print_closing
 from dccd_timm.report.evidence import evaluate_networks, gather_evidence
 from dccd_timm.report.pictures import Evidence, draw_pictures
-from dccd_timm.report.schema import NAMED, Hardware, NetworkReport, Origin, Report, SplitReport, SplitReports
+from dccd_timm.report.schema import (
+    NAMED,
+    Hardware,
+    NetworkReport,
+    Origin,
+    Report,
+    SettingsChange,
+    SplitReport,
+    SplitReports,
+)
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
+from dccd_timm.run.settings import describe
 from dccd_timm.task.build import term_weights
+
+_logger = logging.getLogger(__name__)
 
 
 def finish(
@@ -42,14 +55,14 @@ def finish(
     networks: dict[str, nn.Module] = {"student": student}
     if training.teacher is not None:
         networks["teacher"] = training.teacher
-    if control:
+    report.control = control_report(control, report)
+    if report.control:
         networks["control"] = load_exported(folder / "control" / "best", accelerator)
     evaluation = None
     if training.val is not None:
         evaluation = evaluate_networks(recipe, networks, training.val, accelerator, training.task.create_evaluator)
     report.student = student_report(recipe, student, training.student)
     report.teacher = teacher_report(recipe, training)
-    report.control = control_report(control)
     report.hardware = hardware(accelerator)
     if evaluation is not None:
         add_validation(report, recipe.val_split, evaluation)
@@ -115,9 +128,12 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
     return NetworkReport.from_json(source | network.to_json())
 
 
-def control_report(control: Report | None) -> NetworkReport | None:
-    """The student of a control run, for the report of another run."""
+def control_report(control: Report | None, report: Report) -> NetworkReport | None:
+    """The student of a control run, for another run's ``report``; None where both were not trained alike."""
     if control is None:
+        return None
+    if difference := _difference(control, report):
+        _logger.warning("the student is not compared with its control: %s", difference)
         return None
     network = copy.copy(control.student)
     network.label = METHODS[control.method].student_label(control.loss_type)
@@ -130,6 +146,23 @@ def add_validation(report: Report, split: str, evaluation: Evaluation) -> None:
     report.splits.validation = SplitReport(name=split, **evaluation.counts)
     report.skipped_images += evaluation.counts["skipped"]
     report.skipped_first = report.skipped_first + [f"{split}: {name}" for name in evaluation.skipped][:NAMED]
+
+
+def _difference(control: Report, report: Report) -> str | None:
+    """What makes two trainings no fair comparison."""
+    if control.epochs != report.epochs:
+        return f"it was trained for {control.epochs} epochs, the student for {report.epochs}"
+    theirs, ours = (_changed_settings(run.changes) for run in (control, report))
+    if theirs != ours:
+        changes = {name: values for run in (theirs, ours) for change in run for name, values in change.items()}
+        return f"settings were changed in one of both trainings ({describe(changes)})"
+    return None
+
+
+def _changed_settings(changes: list[SettingsChange]) -> list[dict[str, list[object]]]:
+    """Changes of settings but for the number of epochs, which both trainings reached."""
+    found = [{name: values for name, values in change.settings.items() if name != "epochs"} for change in changes]
+    return [change for change in found if change]
 
 
 def add_metrics(network: NetworkReport, name: str, evaluation: Evaluation) -> None:

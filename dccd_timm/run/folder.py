@@ -6,9 +6,10 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import yaml
 from accelerate import Accelerator
@@ -18,6 +19,8 @@ from dccd_timm.atomic import write_text
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.model_name import ModelName
+from dccd_timm.report.schema import SettingsChange
+from dccd_timm.run.settings import plain_settings, read_settings
 
 _LOCK = ".lock"
 PACKAGES = ("dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub")
@@ -149,18 +152,29 @@ def clean_up(folder: Path) -> None:
             shutil.rmtree(fresh) if fresh.is_dir() else fresh.unlink()
 
 
-def write_settings(folder: Path, recipe: Recipe) -> None:
-    """Write args.yaml: every resolved setting, and the versions of the packages.
+def write_settings(folder: Path, recipe: Recipe, changes: Sequence[SettingsChange] = (), resumed: bool = False) -> None:
+    """Write args.yaml: every resolved setting, the versions of the packages, and the ``changes`` of earlier settings.
+
+    What is about one start of the program is left out of it, but the first epoch of a run that was not ``resumed``.
 
     Raises:
         UserError: when the disk refuses.
     """
-    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
-    settings |= {"resume": None, "versions": {name: _version(name) for name in PACKAGES}}
+    start_epoch = None if resumed else recipe.start_epoch
+    settings = plain_settings(dataclasses.replace(recipe, resume=None, no_resume_opt=False, start_epoch=start_epoch))
+    settings["versions"] = {name: _version(name) for name in PACKAGES}
+    if changes:
+        settings["changed"] = [{"epoch": change.epoch, **change.settings} for change in changes]
     try:
         write_text(folder / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     except OSError as error:
         raise UserError(f"output folder {folder} cannot be written: {error.strerror}; set --output") from error
+
+
+def written_changes(folder: Path) -> list[SettingsChange]:
+    """Changes of settings in the args.yaml of a run's ``folder``."""
+    changes = cast(list[dict[str, list[object]]], read_settings(folder).get("changed", []))
+    return [SettingsChange(epoch=cast(int, change.pop("epoch")), settings=change) for change in changes]
 
 
 def _version(package: str) -> str:

@@ -40,7 +40,7 @@ def redraw(folder: Path, against: Path | None, create_publisher: Callable[[Recip
     if against is not None:
         report.control = _other_student(recipe, folder, against)
     elif control := Report.read(control_run):
-        report.control = control_report(control)
+        report.control = control_report(control, report)
     accelerator = start_accelerator(dataclasses.replace(recipe, log_with="none"))
     evaluation, names = None, None
     if recipe.val_split:

@@ -7,29 +7,39 @@ import logging
 import pickle
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 from accelerate import Accelerator
 from accelerate.utils import load as load_plain
 from timm.task import TrainingTask
-from torch import Tensor, nn
+from torch import nn
 
 from dccd_timm.atomic import replacing
 from dccd_timm.batch import MeterState
 from dccd_timm.data.loader import SavedPosition
-from dccd_timm.engine.statistics import running_statistics
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.report.schema import JsonDataclass
+from dccd_timm.report.schema import JsonDataclass, SettingsChange
 from dccd_timm.run.best import Best
-from dccd_timm.task.contract import unwrapped
+from dccd_timm.run.tensors import (
+    load_optimizer_extras,
+    load_statistics,
+    load_weights,
+    save_optimizer_extras,
+    save_statistics,
+    save_weights,
+    scaler_left_out,
+    weights_left_out,
+)
 
 _logger = logging.getLogger(__name__)
 
 _CHECKSUMS = "sha256.json"
 _PROGRESS = "progress.json"
+_WEIGHTS = "model.safetensors"
+_AVERAGE = "ema.safetensors"
+_EXTRAS = "optimizer_extras.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -37,10 +47,11 @@ class SavedProgress(JsonDataclass):
     """How far a training had come: progress.json of a state.
 
     ``batches`` of ``epoch`` are done, or all of them and what follows an epoch when ``complete``; ``updates`` counts
-    those of all epochs. ``world`` is the number of processes, ``meter`` the losses of the epoch on rank 0. ``seconds``,
-    ``skipped_updates`` and ``skipped_images`` are those of the whole training, ``skipped_first`` names the first
-    images. ``class_names`` are in index order, empty where the data has none. States of older versions have none of
-    these five.
+    those of all epochs at this run's updates per epoch. ``number`` counts the states that were written: the newest has
+    the highest. ``world`` is the number of processes, ``meter`` the losses of the epoch on rank 0. ``seconds``,
+    ``images``, ``views``, ``skipped_updates`` and ``skipped_images`` are those of the whole training, ``skipped_first``
+    names the first images. ``class_names`` are in index order, empty where the data has none. ``settings`` are those
+    that it was trained with, ``changes`` what resumes changed in them. States of older versions have none of these.
     """
 
     epoch: int
@@ -48,14 +59,19 @@ class SavedProgress(JsonDataclass):
     updates: int
     batches: int
     world: int
+    number: int = 0
     meter: MeterState = field(default_factory=lambda: MeterState())
     best: Best | None = None
     scheduler: dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
+    images: int = 0
+    views: int = 0
     skipped_updates: int = 0
     skipped_images: int = 0
     skipped_first: list[str] = field(default_factory=list)
     class_names: list[str] = field(default_factory=list)
+    settings: dict[str, object] = field(default_factory=dict)
+    changes: list[SettingsChange] = field(default_factory=list)
 
     @classmethod
     def read(cls, state: Path) -> "SavedProgress":
@@ -103,12 +119,13 @@ def skipped_images(state: Path, rank: int, world: int) -> dict[str, int]:
 
 
 def newest_state(run: Path) -> Path | None:
-    """The newest saved state that is whole, or None when none was saved; damaged ones are skipped with a warning.
+    """The saved state that was written last and is whole, or None when none was saved; damaged ones are skipped with a
+    warning.
 
     Raises:
         UserError: when states were saved and none of them is whole.
     """
-    states = sorted((run / "state").glob("update-*"), reverse=True)
+    states = _by_age(run)[::-1]
     for state in states:
         reason = _damage(state)
         if reason is None:
@@ -117,6 +134,28 @@ def newest_state(run: Path) -> Path | None:
     if states:
         raise UserError(f"nothing to resume in {run}: none of its {len(states)} saved states is whole; start a new run")
     return None
+
+
+def _by_age(run: Path) -> list[Path]:
+    """The saved states of a run in the order in which they were written.
+
+    Update numbers do not give it: they fall when a resumed run has fewer updates per epoch. States of older versions
+    are not numbered, and those that cannot be read come first.
+    """
+
+    def age(state: Path) -> tuple[int, int, bool, str]:
+        saved = _read(state)
+        return (saved.number, saved.epoch, saved.complete, state.name) if saved else (-1, 0, False, state.name)
+
+    return sorted((run / "state").glob("update-*"), key=age)
+
+
+def _read(state: Path) -> SavedProgress | None:
+    """What a state says, None when it cannot be read."""
+    try:
+        return SavedProgress.read(state)
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _damage(state: Path) -> str | None:
@@ -142,16 +181,20 @@ def save_state(
     Every rank calls it, with its own ``rank``; the teacher is not in it. The newest ``num_kept`` states are kept.
     """
     target = run / "state" / f"update-{progress.updates:09d}"
+    if accelerator.is_main_process:
+        earlier = [saved.number for state in _by_age(run) if (saved := _read(state))]
+        progress = replace(progress, number=max(earlier, default=0) + 1)
     with _writing(target, accelerator) as folder:
-        accelerator.save_state(str(folder), safe_serialization=True)
+        with weights_left_out(accelerator):
+            accelerator.save_state(str(folder), safe_serialization=True)
         rank.write(folder, accelerator.process_index)
-        if accelerator.num_processes > 1:  # accelerate saves the weights of rank 0
-            statistics = {k: v.cpu().contiguous().clone() for k, v in _statistics(task).items()}
-            safetensors.torch.save_file(statistics, _statistics_file(folder, accelerator))
+        save_statistics(task, accelerator, folder)
         if accelerator.is_main_process:
+            save_weights(_trainable(task), folder / _WEIGHTS)
             if (ema := _ema_module(task)) is not None:
-                tensors = {k: v.detach().cpu().contiguous().clone() for k, v in ema.state_dict().items()}
-                safetensors.torch.save_file(tensors, folder / "ema.safetensors")
+                save_weights(ema, folder / _AVERAGE)
+            for optimizer in accelerator._optimizers:
+                save_optimizer_extras(optimizer, folder / _EXTRAS)
             progress.write(folder)
     if accelerator.is_main_process:
         keep(run, num_kept)
@@ -191,32 +234,36 @@ def record_best(run: Path, best: Best) -> None:
 
 
 def keep(run: Path, num_kept: int) -> None:
-    """Delete all states of a run but the newest ``num_kept``."""
-    for old in sorted((run / "state").glob("update-*"))[:-num_kept]:
+    """Delete all states of a run but the ``num_kept`` that were written last."""
+    for old in _by_age(run)[:-num_kept]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_optimizer: bool) -> None:
-    """Restore what :func:`save_state` wrote, the random number generators included.
+def load_state(
+    state: Path, task: TrainingTask, accelerator: Accelerator, with_optimizer: bool, changed: str = ""
+) -> None:
+    """Restore what :func:`save_state` wrote, the random number generators included; ``changed`` says what settings
+    are not those that it was saved with.
 
     Raises:
         UserError: when a part is missing, or it is another model's.
     """
     try:
+        load_weights(_trainable(task), state / _WEIGHTS)
         if with_optimizer:
             # accelerate continues silently without the random generators when it cannot read them
             own = state / f"random_states_{accelerator.process_index}.pkl"
             if own.is_file():  # more ranks than saved it have none
                 load_plain(own)
-            accelerator.load_state(str(state))
-        else:
-            # of weights that a network uses at several places accelerate writes one: load_model() knows that
-            safetensors.torch.load_model(
-                accelerator.unwrap_model(task.get_trainable_module()), state / "model.safetensors"
-            )
+            with weights_left_out(accelerator), scaler_left_out(accelerator, unless=_saved(state, "scaler.pt")):
+                accelerator.load_state(str(state))
+            for optimizer in accelerator._optimizers:
+                load_optimizer_extras(optimizer, state / _EXTRAS)
         if (ema := _ema_module(task)) is not None:
-            ema.load_state_dict(safetensors.torch.load_file(state / "ema.safetensors"))
-        _load_statistics(state, task, accelerator)
+            # an average that was not kept before begins at the student's weights
+            load_weights(ema, state / (_AVERAGE if _saved(state, _AVERAGE) else _WEIGHTS))
+        if SavedProgress.read(state).world == accelerator.num_processes:  # else all keep those of rank 0
+            load_statistics(task, accelerator, state)
     except FileNotFoundError as error:
         missing = (
             f"{error.filename} is missing" if error.filename else one_line(error)
@@ -227,35 +274,21 @@ def load_state(state: Path, task: TrainingTask, accelerator: Accelerator, with_o
             f"the state in {state} holds more than weights and numbers, which is not loaded: it was not written by this"
             " program; start a new run"
         ) from error
-    except (RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"the state in {state} does not fit this run's settings: {one_line(error)}") from error
+    except (RuntimeError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        advice = f"; changed are {changed}: keep the old values or start a new run" if changed else ""
+        raise UserError(f"the state in {state} does not fit this run's settings: {one_line(error)}{advice}") from error
+
+
+def _saved(state: Path, name: str) -> bool:
+    """Whether a file belongs to a state, be it still there or not."""
+    return (state / name).is_file() or name in json.loads((state / _CHECKSUMS).read_text())
+
+
+def _trainable(task: TrainingTask) -> nn.Module:
+    module = task.get_trainable_module()
+    assert module is not None
+    return module
 
 
 def _ema_module(task: TrainingTask) -> nn.Module | None:
     return task.get_trainable_module(ema=True) if task.has_ema() else None
-
-
-def _statistics(task: TrainingTask) -> dict[str, Tensor]:
-    """BatchNorm's running statistics of the trainable module and of its average: each rank has its own in an epoch."""
-    modules = {"plain": task.get_trainable_module(), "average": _ema_module(task)}
-    return {
-        f"{which}.{name}": statistic
-        for which, module in modules.items()
-        if module is not None
-        for name, statistic in running_statistics(unwrapped(module)).items()
-    }
-
-
-def _load_statistics(state: Path, task: TrainingTask, accelerator: Accelerator) -> None:
-    """Give this rank the statistics that it saved; on another number of ranks all keep those of rank 0."""
-    file = _statistics_file(state, accelerator)
-    if SavedProgress.read(state).world != accelerator.num_processes or not file.is_file():
-        return
-    saved = safetensors.torch.load_file(file)
-    for name, statistic in _statistics(task).items():
-        if name in saved:
-            statistic.copy_(saved[name])
-
-
-def _statistics_file(state: Path, accelerator: Accelerator) -> Path:
-    return state / f"statistics_rank{accelerator.process_index}.safetensors"

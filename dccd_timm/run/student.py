@@ -14,7 +14,7 @@ from dccd_timm.run.begin import begin_run
 from dccd_timm.run.classes import number_resumed
 from dccd_timm.run.epoch import EpochEnd
 from dccd_timm.run.finish import finish
-from dccd_timm.run.folder import FolderLock
+from dccd_timm.run.folder import FolderLock, write_settings, written_changes
 from dccd_timm.run.pieces import Splits, build_training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import find_resume_point
@@ -27,8 +27,12 @@ def train_student(
     accelerator: Accelerator,
     publisher: Publisher,
     control: Report | None = None,
+    main: Recipe | None = None,
 ) -> Report:
-    """Train one student into ``folder``; ``control`` is the report of the run that it is compared with."""
+    """Train one student into ``folder``; ``control`` is the report of the run that it is compared with.
+
+    A control itself lies in the folder of the run that it belongs to, whose recipe is ``main``.
+    """
     lock = FolderLock(folder, accelerator)
     lock.acquire_existing()  # before anything is read; a new folder is made once all is well
     accelerator.wait_for_everyone()
@@ -38,15 +42,20 @@ def train_student(
     training = build_training(recipe, splits, accelerator, point.start.epoch, point.position)
     if point.start.epoch >= training.schedule.num_epochs and Report.read(folder):
         raise UserError(f"{folder} is trained already, for {point.start.epoch} epochs: raise --epochs to continue")
+    point.check_epochs(training.schedule.num_epochs)
+    point = point.at_whole_epoch(training)
     set_seed(recipe.seed + point.start.epoch, device_specific=True)  # dropout differs between ranks
     point.restore(training, recipe, accelerator)
     training.loader.prepare.set_epoch(point.start.epoch)
     training.loader.peek()  # bad data of any rank stops the run before anything is written
     accelerator.wait_for_everyone()
     lock.acquire()
-    begin_run(recipe, splits, training, folder, accelerator, resumed=point.state is not None)
+    if main and accelerator.is_main_process:  # what --resume of that folder reads, if this training is interrupted
+        write_settings(folder.parent, main, written_changes(folder.parent), (folder.parent / "state").is_dir())
+    begin_run(recipe, splits, training, folder, accelerator, point)
     start_trackers(accelerator, recipe, folder)
-    after_epoch = EpochEnd(recipe, splits, training, folder, accelerator, publisher, point)
+    run = folder.parent if main else folder
+    after_epoch = EpochEnd(recipe, splits, training, folder, accelerator, publisher, point, run)
     for progress in train_epochs(
         training.task, training.loader, training.optimizer, training.schedule, recipe, accelerator, point.start,
         after_epoch.signals.came,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from dccd_timm.engine.optim import num_epochs
+from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.ranks import all_together
@@ -16,6 +18,8 @@ from dccd_timm.report.schema import Report
 from dccd_timm.run.folder import choose_folder, restarted
 from dccd_timm.run.pieces import Splits, open_splits
 from dccd_timm.run.publisher import Publisher
+from dccd_timm.run.settings import read_settings
+from dccd_timm.run.state import newest_state
 from dccd_timm.run.student import train_student
 
 _logger = logging.getLogger(__name__)
@@ -34,8 +38,8 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
             for line in advice(recipe):
                 _logger.warning(line)
             publisher.check()  # now, not after a week
-        splits = open_splits(recipe)
         folder = choose_folder(recipe, accelerator)
+        splits = open_splits(recipe)
         control = train_control(recipe, splits, folder / "control", accelerator, publisher)
         report = train_student(recipe, splits, folder, accelerator, publisher, control)
         accelerator.free_memory()
@@ -52,12 +56,28 @@ def train_control(
     """Train the student that is compared with ours: the same recipe with the method --dccd-control, never pushed."""
     if recipe.dccd_control is None:
         return None
-    if (recipe.resume or restarted()) and (report := Report.read(folder)):
+    _check_method(recipe, folder)
+    report = Report.read(folder) if recipe.resume or restarted() else None
+    if report and (report.epochs >= num_epochs(recipe) or newest_state(folder) is None):
         return report
     settings = dataclasses.replace(
         recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
         hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
     )  # fmt: skip
-    report = train_student(settings, splits, folder, accelerator, publisher)
+    report = train_student(settings, splits, folder, accelerator, publisher, main=recipe)
     accelerator.free_memory()
     return report
+
+
+def _check_method(recipe: Recipe, folder: Path) -> None:
+    """Check that a control that was begun is of the method that is wanted.
+
+    Raises:
+        UserError: when it is another one's.
+    """
+    method = read_settings(folder).get("kd_distill_type", recipe.dccd_control)
+    if recipe.resume and method != recipe.dccd_control:
+        raise UserError(
+            f"--dccd-control {method} -> {recipe.dccd_control}: {folder} holds the other control; keep {method}, or"
+            " delete that folder"
+        )

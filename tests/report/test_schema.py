@@ -48,7 +48,7 @@ def test_keys_are_those_that_users_read(tmp_path):
     full_report().write(tmp_path)
     found = json.loads((tmp_path / "report" / "report.json").read_text())
     assert set(found) == {
-        "method", "loss_type", "terms", "views", "views_seen", "epochs", "seconds", "best_epoch", "weights", "license", "complete",
+        "method", "loss_type", "terms", "views", "images_seen", "views_seen", "changes", "epochs", "seconds", "best_epoch", "weights", "license", "complete",
         "skipped_updates", "skipped_images", "skipped_first", "student", "teacher", "hardware", "redundancy", "classes",
         "splits",
     }  # fmt: skip

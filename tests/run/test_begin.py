@@ -2,10 +2,12 @@
 
 import pytest
 
+from dccd_timm.engine.loop import Start
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.recipe import load_recipe
 from dccd_timm.run.begin import begin_run, start_facts
 from dccd_timm.run.pieces import build_training, open_splits
+from dccd_timm.run.resume import ResumePoint
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def test_the_facts_are_those_of_the_training(training, tmp_path):
 def test_a_new_run_draws_its_views_and_every_run_writes_its_settings(resumed, training, tmp_path, capsys):
     recipe, splits, built, accelerator = training
     (tmp_path / ".args.yaml.new").write_text("half")
-    begin_run(recipe, splits, built, tmp_path, accelerator, resumed)
+    point = ResumePoint(Start(), state=tmp_path if resumed else None)
+    begin_run(recipe, splits, built, tmp_path, accelerator, point)
     assert (tmp_path / "report" / "views.png").exists() is not resumed
     assert (tmp_path / "args.yaml").is_file() and not (tmp_path / ".args.yaml.new").exists()
     printed = capsys.readouterr().out

@@ -34,7 +34,7 @@ def end_of_epochs(tmp_path, monkeypatch, fresh_accelerator):
         )  # fmt: skip
         splits = SimpleNamespace(train=SimpleNamespace(names=None))
         recipe = load_recipe(["--val-split", "test" if val else "", *flags.split()])
-        end = EpochEnd(recipe, splits, training, tmp_path, accelerator, None, ResumePoint(Start()))
+        end = EpochEnd(recipe, splits, training, tmp_path, accelerator, None, ResumePoint(Start()), tmp_path)
         made.append(end)
         results = iter(metrics)
         monkeypatch.setattr(epoch_module, "evaluate", lambda *a, **k: next(results))

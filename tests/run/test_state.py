@@ -63,7 +63,7 @@ def test_what_is_saved_is_restored(tmp_path):
     assert torch.equal(torch.rand(3), drawn)
     assert all(torch.equal(a, b) for a, b in zip(task.trainable_module.parameters(), expected, strict=True))
     assert all((p == 7).all() for p in task.get_trainable_module(ema=True).parameters())
-    assert SavedProgress.read(state) == progress(5, best=Best(1, 60.0, {"top1": 60.0}), seconds=12.5)
+    assert SavedProgress.read(state) == progress(5, number=1, best=Best(1, 60.0, {"top1": 60.0}), seconds=12.5)
     assert SavedRank.read(state, 0) == rank() and SavedRank.read(state, 1) is None
 
 
