@@ -3,7 +3,7 @@
 import importlib.resources
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dccd_timm.errors import UserError
-from dccd_timm.hub.public import changed_settings, hub_data, public_settings, scrubbed, split_dataset
+from dccd_timm.hub.public import changed_settings, hub_data, public_changes, public_settings, scrubbed, split_dataset
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.report.pictures import PICTURES
 from dccd_timm.report.schema import Channels, NetworkReport, Origin, Report
@@ -80,6 +80,10 @@ class Card:
         settings = yaml.safe_load((run / "args.yaml").read_text(encoding="utf-8"))
         self.dataset = hub_data(settings.get("dataset") or "")
         self.settings, self.notes = public_settings(settings, architectures, pins)
+        self.report = found = replace(found, changes=public_changes(found.changes, architectures, pins))
+        self.settings.pop("changed", None)
+        if found.changes:
+            self.settings["changed"] = [{"epoch": change.epoch, **change.settings} for change in found.changes]
         self.license = license or self._inherited_license()
         self._warn_of_license()
 
@@ -126,6 +130,7 @@ class Card:
             settings=self.settings,
             rows=self._rows(),
             pictures=[(name, picture.caption) for name, picture in PICTURES.items() if f"{name}.png" in self.pictures],
+            on_the_way=self._changes(),
             changed=[(name, _cell(value)) for name, value in changed_settings(self.settings).items()],
         )
         return f"{card}\n".encode("utf-8", "replace").decode()  # a run's name may have bytes that are no UTF-8
@@ -161,6 +166,7 @@ class Card:
         versions, hardware = self.settings.get("versions", {}), self.report.hardware
         lines = [f"# Trains the student {self.name} again:", "#", "#   dccd-train -c recipe.yaml", "#"]
         lines += [f"# {note}." for note in self.notes]
+        lines += [f"# Changed on the way: {change}; below are the last values." for change in self._changes()]
         if hardware:
             used = ", ".join(f"{name} {version}" for name, version in versions.items())
             lines.append(f"# It ran on {hardware.world} x {hardware.device} in {hardware.precision}, with {used}.")
@@ -176,6 +182,14 @@ class Card:
         """report.json without the names of files that could not be read."""
         shown = {k: v for k, v in self.report.to_json().items() if k != "skipped_first"}
         return json.dumps(scrubbed(shown), indent=2) + "\n"
+
+    def _changes(self) -> list[str]:
+        """What resumes changed, a line for each."""
+        return [
+            f"from epoch {change.epoch + 1} on, "
+            + ", ".join(f"`{name}` {_cell(old)} -> {_cell(new)}" for name, (old, new) in change.settings.items())
+            for change in self.report.changes
+        ]
 
     def _sources(self) -> list[Origin]:
         """The networks that the student was made from: the one that it started from, and its teacher."""

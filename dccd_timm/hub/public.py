@@ -3,6 +3,7 @@
 import getpass
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import Values, option_of
 from dccd_timm.recipe.rules import defaults, no_effect
+from dccd_timm.report.schema import SettingsChange
 
 # name -> how it is published
 _PUBLISHED = {f.name: option_of(f).published for f in fields(Recipe)}
@@ -48,6 +50,22 @@ def public_settings(settings: Values, architectures: dict[str, str], pins: dict[
             notes.append(f"{key} was a place on the author's machine: put yours instead of {line}")
             shown[key] = name
     return {key: scrubbed(value) for key, value in shown.items()}, notes
+
+
+def public_changes(
+    changes: Sequence[SettingsChange], architectures: dict[str, str], pins: dict[str, str]
+) -> list[SettingsChange]:
+    """What resumes changed in the settings, shown as the settings themselves."""
+    shown = []
+    for change in changes:
+        before, after = (
+            public_settings({name: values[k] for name, values in change.settings.items()}, architectures, pins)[0]
+            for k in (0, 1)
+        )
+        shown.append(
+            SettingsChange(epoch=change.epoch, settings={name: [before[name], after[name]] for name in before})
+        )
+    return shown
 
 
 def changed_settings(settings: Values) -> Values:

@@ -18,7 +18,7 @@ from dccd_timm.report.schema import Report
 from dccd_timm.run.folder import choose_folder, restarted
 from dccd_timm.run.pieces import Splits, open_splits
 from dccd_timm.run.publisher import Publisher
-from dccd_timm.run.settings import read_settings
+from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
 from dccd_timm.run.state import newest_state
 from dccd_timm.run.student import train_student
 
@@ -39,6 +39,8 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
                 _logger.warning(line)
             publisher.check()  # now, not after a week
         folder = choose_folder(recipe, accelerator)
+        if recipe.resume:  # before a control goes on in vain
+            refuse_changes(find_changes(read_settings(folder), recipe), recipe)
         splits = open_splits(recipe)
         control = train_control(recipe, splits, folder / "control", accelerator, publisher)
         report = train_student(recipe, splits, folder, accelerator, publisher, control)

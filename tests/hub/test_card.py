@@ -185,3 +185,16 @@ def test_a_folder_with_any_name_leaves_a_card_and_a_recipe_that_can_be_read(name
     assert yaml.safe_load(card.recipe())["data_dir"] == yaml.safe_load(card.args())["data_dir"] == shown
     (row,) = [line for line in card.text().splitlines() if line.startswith("| `data_dir`")]
     assert re.sub(r"\\\|", "", row).count("|") == 3 and card.text().encode()
+
+
+def test_what_resumes_changed_stands_in_card_recipe_and_settings_without_places(run):
+    here = "hfids//home/me/cats"
+    change = {"epoch": 2, "settings": {"lr": [0.1, 0.05], "dataset": [here, "hfids/uoft-cs/cifar10"]}}
+    card = Card(run(changes=[change]), "alice/student")
+    line = "from epoch 3 on, `lr` 0.1 -> 0.05, `dataset` hfids/cats -> hfids/uoft-cs/cifar10"
+    assert f"- {line}\n" in card.text() and f"# Changed on the way: {line}" in card.recipe()
+    assert yaml.safe_load(card.args())["changed"] == [
+        {"epoch": 2, "lr": [0.1, 0.05], "dataset": ["hfids/cats", "hfids/uoft-cs/cifar10"]}
+    ]
+    assert "home/me" not in card.text() + card.recipe() + card.args() + card.public_report()
+    assert "Settings were changed" not in Card(run(), "alice/student").text()

@@ -2,13 +2,17 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 from accelerate import Accelerator
 
 from dccd_timm.engine.loop import Start
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
+from dccd_timm.report.schema import SettingsChange
 from dccd_timm.run import resume
+from dccd_timm.run.best import Best
 from dccd_timm.run.resume import ResumePoint, find_resume_point
 from dccd_timm.run.state import SavedProgress, SavedRank
 
@@ -63,3 +67,37 @@ def test_another_number_of_processes_begins_an_epoch_again(complete, epoch, find
 def test_a_given_epoch_wins_over_the_saved_one(find):
     point = find("--resume auto --experiment run --start-epoch 1")
     assert point.start == Start(1, skipped_updates=3) and point.position is None and point.state
+
+
+def test_another_accumulation_begins_an_interrupted_epoch_again(find, caplog):
+    saved = {"settings": {"grad_accum_steps": 2}}
+    assert find(complete=True, **saved).position == POSITION  # whole epochs have whole updates
+    caplog.set_level(logging.WARNING)
+    point = find(**saved)
+    assert point.start == Start(4, skipped_updates=3) and point.position is None
+    assert "epoch 5 starts again" in caplog.text
+
+
+@pytest.mark.parametrize(("resumed", "batches"), [(True, 2), (False, 0)])
+def test_an_epoch_begins_at_its_beginning_where_its_data_do(resumed, batches, find):
+    point = find().at_whole_epoch(SimpleNamespace(loader=SimpleNamespace(resumed=resumed)))
+    assert point.start == Start(4, batches, METER if resumed else {}, skipped_updates=3)
+
+
+BEST = Best(1, 60.0, {"top1": 60.0})
+
+
+def test_the_best_score_counts_while_it_is_measured_alike(find):
+    same = find(best=BEST, settings={"lr": 0.5, "epochs": 3})
+    assert same.best == BEST and same.changes == {"lr": [0.5, None], "epochs": [3, 300]}
+    assert same.history == [SettingsChange(epoch=4, settings=same.changes)]
+    other = find(best=BEST, settings={"val_split": "test"}, changes=[SettingsChange(epoch=1, settings={"lr": [1, 2]})])
+    assert other.best is None and [change.epoch for change in other.history] == [1, 4]
+    other.check_epochs(5)
+    with pytest.raises(UserError, match="--val-split test -> validation: .* no epoch is left"):
+        other.check_epochs(4)
+
+
+def test_what_cannot_change_is_refused(find):
+    with pytest.raises(UserError, match="--opt adamw -> sgd"):
+        find(settings={"opt": "adamw"})

@@ -154,3 +154,44 @@ def test_the_best_student_chosen_after_the_last_state_is_recorded_in_it(tmp_path
     assert newest_state(tmp_path) == state  # whole: its checksums fit
     assert SavedProgress.read(state) == progress(10, best=Best(2, 70.0, weights="raw"))
     load_state(state, task, accelerator, with_optimizer=True)
+
+
+def write_progress(run, name, **values):
+    (run / "state" / name).mkdir(parents=True)
+    saved = dict(epoch=1, complete=True, updates=5, batches=3, world=1) | values
+    (run / "state" / name / "progress.json").write_text(json.dumps(saved))
+    (run / "state" / name / "sha256.json").write_text("{}")
+    return run / "state" / name
+
+
+def test_the_newest_state_is_the_one_written_last_though_updates_fall(tmp_path):
+    """A larger batch makes fewer updates of an epoch: 36 were written before 12 and 16."""
+    task, accelerator = ema_task()
+    for updates in (18, 36, 12, 16):
+        newest = save(tmp_path, task, accelerator, updates, num_kept=3)
+        assert newest_state(tmp_path) == newest
+    assert sorted(p.name[-2:] for p in (tmp_path / "state").iterdir()) == ["12", "16", "36"]
+
+
+def test_states_of_older_versions_are_ordered_by_epoch_and_come_before_numbered_ones(tmp_path):
+    write_progress(tmp_path, "update-000000036", epoch=1)
+    later = write_progress(tmp_path, "update-000000016", epoch=3)
+    assert newest_state(tmp_path) == later
+    numbered = write_progress(tmp_path, "update-000000004", epoch=0, number=1)
+    assert newest_state(tmp_path) == numbered
+    (write_progress(tmp_path, "update-000000099") / "progress.json").write_text("{")
+    assert newest_state(tmp_path) == numbered  # what cannot be read is tried last, and deleted first
+    keep(tmp_path, 2)
+    assert sorted(p.name[-2:] for p in (tmp_path / "state").iterdir()) == ["04", "16"]
+
+
+def test_an_average_that_begins_with_a_resume_begins_at_the_student(tmp_path):
+    _, task, _, accelerator = setup()
+    state = save(tmp_path, task, accelerator, 5)
+    task.setup_ema(decay=0.5)
+    with torch.no_grad():
+        for parameter in task.get_trainable_module(ema=True).parameters():
+            parameter.zero_()
+    load_state(state, task, accelerator, with_optimizer=True)
+    average, plain = task.get_trainable_module(ema=True).module, task.trainable_module
+    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), plain.parameters(), strict=True))
