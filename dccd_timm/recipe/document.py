@@ -20,6 +20,10 @@ line `--no-...` unsets a switch that the recipe sets, and an empty text unsets a
 other than the default is an error where the option has no effect; on the command line, some of timm's get a warning
 instead. `--data-dir`, alone on the command line, takes the place of a recipe's `hfids/` or `hfds/` data set.
 
+*Resumed* says what another value means for a run that is resumed: nothing where the column is empty; `listed`, the
+training goes on with it, which is logged and recorded; `new score`, the best score so far does not count any more;
+`refused`.
+
 *Published* says how a pushed student's `args.yaml` and `recipe.yaml` show the option: `yes`, as it is; `no`, not at
 all; `name`, without the place on your machine.
 """
@@ -46,14 +50,17 @@ def flags_page() -> str:
 
 
 def _table(specs: Iterable[Field[Any]]) -> Iterator[str]:
-    yield "| flag | default | values | meaning | no effect when | published |"
-    yield "|---|---|---|---|---|---|"
+    yield "| flag | default | values | meaning | resumed | no effect when | published |"
+    yield "|---|---|---|---|---|---|---|"
     for spec in specs:
         declared, default = option_of(spec), shown_default(spec)
         flags = " ".join(f"`{flag}`" for flag in (f"--{spec.name.replace('_', '-')}", *declared.flags))
         reasons = "; ".join(rule.reason for rule in declared.no_effect)
         published = declared.published if declared.published in ("yes", "no") else "name"
-        cells = [flags, f"`{default}`" if default else "", _values(spec), declared.help, reasons, published]
+        resumed = declared.resume if declared.resume in ("listed", "refused") else ""
+        if declared.measures:
+            resumed += ", new score"
+        cells = [flags, f"`{default}`" if default else "", _values(spec), declared.help, resumed, reasons, published]
         yield "| " + " | ".join(cell.replace("<", "\\<") for cell in cells) + " |"
 
 
