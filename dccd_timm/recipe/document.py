@@ -57,7 +57,7 @@ def _table(specs: Iterable[Field[Any]]) -> Iterator[str]:
         flags = " ".join(f"`{flag}`" for flag in (f"--{spec.name.replace('_', '-')}", *declared.flags))
         reasons = "; ".join(rule.reason for rule in declared.no_effect)
         published = declared.published if declared.published in ("yes", "no") else "name"
-        resumed = declared.resume if declared.resume in ("listed", "refused") else ""
+        resumed: str = declared.resume if declared.resume in ("listed", "refused") else ""
         if declared.measures:
             resumed += ", new score"
         cells = [flags, f"`{default}`" if default else "", _values(spec), declared.help, resumed, reasons, published]
