@@ -152,7 +152,7 @@ def test_the_best_student_chosen_after_the_last_state_is_recorded_in_it(tmp_path
     state = save(tmp_path, task, accelerator, 10, best=Best(1, 60.0, weights="ema"))
     record_best(tmp_path, Best(2, 70.0, weights="raw"))
     assert newest_state(tmp_path) == state  # whole: its checksums fit
-    assert SavedProgress.read(state) == progress(10, best=Best(2, 70.0, weights="raw"))
+    assert SavedProgress.read(state) == progress(10, number=2, best=Best(2, 70.0, weights="raw"))
     load_state(state, task, accelerator, with_optimizer=True)
 
 
