@@ -94,7 +94,10 @@ def read_labels(key: str, features: "Features", class_map: ClassMap | None) -> L
     dtype = getattr(feature, "dtype", None)
     if dtype in _TEXT:
         if class_map is None:
-            raise UserError(f"column {key} has names, not class indices: map them with --class-map FILE")
+            raise UserError(
+                f"column {key} has names, not class indices: map them with --class-map FILE, a .txt of one name a line"
+                " in the order of the classes (cat on the first line is class 0, dog on the second class 1)"
+            )
         return Labels(key, class_map.names, class_map.index)
     if isinstance(feature, dict):
         inner = [name for name in fields if name.startswith(f"{key}/") and _holds_classes(fields[name])]
@@ -107,6 +110,7 @@ def read_labels(key: str, features: "Features", class_map: ClassMap | None) -> L
         raise UserError(
             f"column {key} holds {_type_name(feature)} and not one class index an image: choose another by --target-key"
             + (f" ({others})" if others else "")
+            + ("; several labels of an image cannot be distilled" if _is_list(feature) else "")
         )
     if class_map is None:
         return Labels(key, ["False", "True"] if dtype == "bool" else None, partial(_integer, key))
@@ -201,8 +205,11 @@ def _holds_numbers(feature: Feature) -> bool:
     return isinstance(dtype, str) and dtype.startswith(_NUMBERS)
 
 
+def _is_list(feature: Feature) -> bool:
+    return isinstance(feature, list) or type(feature).__name__ in ("List", "LargeList", "Sequence")
+
+
 def _type_name(feature: Feature) -> str:
     if isinstance(feature, dict):
         return "fields"
-    is_list = isinstance(feature, list) or type(feature).__name__ in ("List", "LargeList", "Sequence")
-    return "lists" if is_list else str(getattr(feature, "dtype", type(feature).__name__))
+    return "lists" if _is_list(feature) else str(getattr(feature, "dtype", type(feature).__name__))

@@ -32,7 +32,8 @@ def test_names_of_every_type_need_a_class_map(kind, origin, tmp_path):
     """pandas and polars write large_string and dictionaries; they ended in a traceback."""
     values = pa.array(NAMES).dictionary_encode() if kind == "dictionary" else pa.array(NAMES, getattr(pa, kind)())
     flags = flags_for(origin, write_table(tmp_path / "data", values))
-    with pytest.raises(UserError, match="column label has names, not class indices: map them with --class-map FILE"):
+    advice = "column label has names, not class indices: map them with --class-map FILE, a .txt of one name a line"
+    with pytest.raises(UserError, match=advice):
         read(*flags)
     (tmp_path / "map.txt").write_text("ant\nbee\ncat")
     source, pairs, _ = read(*flags, "--class-map", tmp_path / "map.txt")
@@ -60,7 +61,11 @@ def test_images_without_a_class_are_counted(empty, origin, tmp_path):
         ([0.0, 1.5, 2.0], "column label has the value 1.5, which is no class index"),
         ([0.0, float("inf"), 2.0], "column label has the value inf, which is no class index"),
         ([0, -1, 2], "column label has the class index -1, which marks images without a class"),
-        ([[0], [1], [2]], "column label holds lists and not one class index an image: choose another by --target-key"),
+        (
+            [[0], [1], [2]],
+            "column label holds lists and not one class index an image: choose another by --target-key"
+            "; several labels of an image cannot be distilled",
+        ),
         ([b"ant", b"bee", b"cat"], "column label holds binary and not one class index"),
         ([{"a": 1}] * 3, "column label holds fields, not one class: name one of label/a"),
     ],
