@@ -20,7 +20,7 @@ def models(tmp_path):
     """Two students with random weights, as runs export them."""
     for seed, name in enumerate(("first", "second")):
         torch.manual_seed(seed)
-        model = timm.create_model("test_resnet", num_classes=3)
+        model = timm.create_model("test_resnet", num_classes=3, pretrained_cfg_overlay=dict(input_size=(3, 48, 48)))
         with torch.no_grad():
             model.get_classifier().weight.mul_(20)
         save_for_hf(model, tmp_path / name)
