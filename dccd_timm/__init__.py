@@ -1,7 +1,6 @@
 """dccd-timm: make small timm models good by distillation (DCCD, IEEE TNNLS 2023)."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,10 +8,7 @@ if TYPE_CHECKING:
     from dccd_timm.losses import ChannelContrastiveLoss, DynamicDifferenceLoss
     from dccd_timm.task.dccd import DCCDTask
 
-try:
-    __version__ = version("dccd-timm")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["ChannelContrastiveLoss", "DCCDTask", "DynamicDifferenceLoss", "MultiViewTransform"]
 
@@ -25,7 +21,18 @@ _MODULES = {
 }
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dccd-timm")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

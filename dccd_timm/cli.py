@@ -1,12 +1,28 @@
-"""The console programs dccd-train, dccd-validate, dccd-push and dccd-report."""
+"""The console command dccd-timm and its programs; dccd-train, dccd-validate, dccd-push, dccd-report are the same."""
 
-from collections.abc import Sequence
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dccd_timm.data.workers import start_server_early
+from dccd_timm.errors import UserError
 from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import load_recipe, load_validation
-from dccd_timm.recipe.parse import OneLineParser
+from dccd_timm.recipe.help import OneLineParser
+
+_logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run dccd-timm: one of its programs."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and (program := _PROGRAMS.get(words[0])):
+        program(words[1:])
+    else:
+        guarded(_about, words)
 
 
 def train_main(argv: Sequence[str] | None = None) -> None:
@@ -14,6 +30,7 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
+        _log_start()
         start_server_early(recipe)
         from dccd_timm.hub.publisher import HubPublisher  # torch, timm and datasets load only once the flags are right
         from dccd_timm.run.train import train
@@ -28,6 +45,7 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         options = load_validation(arguments)
+        _log_start()
         start_server_early(options)
         from dccd_timm.run.validate import validate
 
@@ -40,7 +58,15 @@ def push_main(argv: Sequence[str] | None = None) -> None:
     """Run dccd-push."""
 
     def run(arguments: Sequence[str]) -> None:
-        parser = OneLineParser("dccd-push", description="Push a finished run's student, with its card and evidence.")
+        parser = OneLineParser(
+            "dccd-timm push",
+            "Push a finished run's student to the Hugging Face Hub, with its card and evidence.",
+            (
+                "dccd-timm push output/train/first owner/student",
+                "dccd-timm push output/train/first owner/student --hub-public --hub-license mit",
+                "dccd-timm push output/train/first owner/student --hub-revision v2",
+            ),
+        )
         parser.add_argument("run", type=Path, help="a run's folder")
         parser.add_argument("repo_id", metavar="owner/name", help="repository; a new one is created, and private")
         parser.add_argument("--hub-public", action="store_true", help="make a new repository public")
@@ -49,6 +75,7 @@ def push_main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(
             "--hub-overwrite", action="store_true", help="push into a repository that has files of somebody else"
         )
+        parser.add_about()
         options = parser.parse_args(arguments)
         from dccd_timm.hub import push as hub
 
@@ -61,17 +88,102 @@ def push_main(argv: Sequence[str] | None = None) -> None:
     guarded(run, argv)
 
 
+def pull_main(argv: Sequence[str] | None = None) -> None:
+    """Run dccd-timm pull."""
+
+    def run(arguments: Sequence[str]) -> None:
+        parser = OneLineParser(
+            "dccd-timm pull",
+            "Download a published student from the Hugging Face Hub: weights, settings, card and report, no code.",
+            (
+                "dccd-timm pull owner/student",
+                "dccd-timm pull owner/student students/first --hub-revision v2",
+                "dccd-timm validate students/first --data-dir flowers",
+            ),
+        )
+        parser.add_argument("repo_id", metavar="owner/name", help="repository of the student")
+        parser.add_argument("folder", type=Path, nargs="?", help="new folder to put it in (default: the name)")
+        parser.add_argument("--hub-revision", metavar="REVISION", help="branch, tag or commit (default: main)")
+        parser.add_about()
+        options = parser.parse_args(arguments)
+        from dccd_timm.hub.pull import pull
+
+        pull(options.repo_id, options.folder, options.hub_revision)
+
+    guarded(run, argv)
+
+
 def report_main(argv: Sequence[str] | None = None) -> None:
     """Run dccd-report."""
 
     def run(arguments: Sequence[str]) -> None:
-        parser = OneLineParser("dccd-report", description="Draw a finished run's report again, beside another run's.")
+        parser = OneLineParser(
+            "dccd-timm report",
+            "Draw a finished run's report again, beside another run's.",
+            (
+                "dccd-timm report output/train/first",
+                "dccd-timm report output/train/first --against output/train/second",
+            ),
+        )
         parser.add_argument("run", type=Path, help="a finished run's folder")
         parser.add_argument("--against", type=Path, metavar="RUN2", help="a finished run on the same data")
+        parser.add_about()
         given = parser.parse_args(arguments)
+        _log_start()
         from dccd_timm.hub.publisher import HubPublisher
         from dccd_timm.run.redraw import redraw
 
         redraw(given.run, given.against, HubPublisher)
 
     guarded(run, argv)
+
+
+# Name -> program, and a phrase for --help
+_PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train_main,
+    "validate": validate_main,
+    "push": push_main,
+    "pull": pull_main,
+    "report": report_main,
+}
+_PHRASES = {
+    "train": "train a timm student, alone or distilled from a timm teacher",
+    "validate": "accuracy of a model on a data set, alone or beside its teacher",
+    "push": "publish a finished run's student on the Hugging Face Hub",
+    "pull": "download a published student",
+    "report": "draw a finished run's report again",
+}
+
+
+def _about(words: Sequence[str]) -> None:
+    """What dccd-timm prints without the name of a program."""
+    parser = OneLineParser(
+        "dccd-timm",
+        "Knowledge distillation for timm models. dccd-timm PROGRAM --help says more of each.",
+        (
+            "dccd-timm train -c recipes/quickstart.yaml --experiment first",
+            "dccd-timm validate output/train/first --data-dir flowers",
+            "dccd-timm push output/train/first owner/student",
+        ),
+        "%(prog)s PROGRAM ...",
+    )
+    programs = parser.add_argument_group("Programs")
+    for name, phrase in _PHRASES.items():
+        programs.add_argument(name, nargs="?", help=phrase)
+    parser.add_about()
+    if not words:
+        parser.print_help()
+    elif words[0].startswith("-"):
+        parser.parse_args(words[:1])
+    else:
+        near = difflib.get_close_matches(words[0], _PROGRAMS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_PROGRAMS)}"
+        raise UserError(f"dccd-timm has no program {words[0]}; {hint}")
+
+
+def _log_start() -> None:
+    """Log a first line: torch and timm take seconds to import."""
+    if os.environ.get("RANK", "0") == "0":
+        import dccd_timm
+
+        _logger.info("dccd-timm %s: loading PyTorch and timm", dccd_timm.__version__)

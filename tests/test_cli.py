@@ -7,33 +7,74 @@ import sys
 
 import pytest
 
+import dccd_timm
+from dccd_timm import cli
 from tests.conftest import ROOT
 
 SLOW = {"torch", "torchvision", "timm", "datasets", "accelerate", "numpy", "huggingface_hub", "matplotlib"}
 PROGRAMS = {
     "train.py": ["train.py", "--help"],
-    "validate.py": ["validate.py", "--help"],
+    "validate.py": ["validate.py", "--help-all"],
+    "dccd-timm": ["-m", "dccd_timm", "--help"],
+    "dccd-timm train": ["-m", "dccd_timm", "train", "--help"],
+    "dccd-timm pull": ["-m", "dccd_timm", "pull", "--help"],
     "dccd-push": ["-c", "from dccd_timm.cli import push_main; push_main(['--help'])"],
     "dccd-report": ["-m", "dccd_timm.report", "--help"],
     "a mistake": ["train.py", "--lrr", "0.1"],
 }
 
 
-@pytest.mark.parametrize("words", PROGRAMS.values(), ids=PROGRAMS)
-def test_a_program_starts_without_the_large_libraries(words):
+def imported_by(*words):
+    """Top-level modules that a program has imported when it ends, and what it printed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert "usage: dccd-" in done.stdout or "did you mean --lr" in done.stderr
     imported = {name.split(".")[0] for name in re.findall(r"^import time:.*\| +([\w.]+)$", done.stderr, re.MULTILINE)}
     assert "dccd_timm" in imported
+    return imported, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", PROGRAMS.values(), ids=PROGRAMS)
+def test_a_program_starts_without_the_large_libraries(words):
+    imported, text = imported_by(*words)
+    assert "usage: dccd-timm" in text or "did you mean --lr" in text
     assert not imported & SLOW
 
 
-def test_the_public_names_are_there_when_asked_for():
-    import dccd_timm
+@pytest.mark.parametrize("name", ["train_main", "validate_main"])
+def test_the_first_line_comes_before_the_large_libraries(name):
+    code = f"""
+import sys
+from dccd_timm import cli
+def stop(settings):
+    sys.exit(0)
+cli.start_server_early = stop  # what is called after the first line
+cli.{name}(['--model', 'resnet18', '--data-dir', 'x'])
+"""
+    imported, text = imported_by("-c", code)
+    assert f"dccd-timm {dccd_timm.__version__}: loading PyTorch and timm" in text
+    assert not imported & SLOW
 
+
+def test_a_program_that_is_not_there_is_one_line(capsys):
+    for words, hint in (
+        (["trian"], "did you mean train?"),
+        (["plan"], "there are train, validate, push, pull, report"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        assert end.value.code == 2
+        assert capsys.readouterr().err == f"error: dccd-timm has no program {words[0]}; {hint}\n"
+
+
+def test_dccd_timm_alone_says_what_there_is(capsys):
+    cli.main([])
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in ("train", "validate", "push", "pull", "report"))
+
+
+def test_the_public_names_are_there_when_asked_for():
     assert set(dccd_timm.__all__) <= set(dir(dccd_timm))
     for name in dccd_timm.__all__:
         assert getattr(dccd_timm, name).__name__ == name

@@ -20,14 +20,14 @@ _T = TypeVar("_T")
 _TRIES = 3
 
 
-def request(action: Callable[[HfApi], _T], what: str) -> _T:
-    """Call ``action``, which may be repeated, with a client that has a token and time limits.
+def request(action: Callable[[HfApi], _T], what: str, needs_token: bool = True) -> _T:
+    """Call ``action``, which may be repeated, with a client that has time limits, and a token where it needs one.
 
     Raises:
         Exception: what the client raises in the last try; its errors share no base class.
     """
     limit_requests()
-    if not huggingface_hub.get_token():
+    if needs_token and not huggingface_hub.get_token():
         raise LocalTokenNotFoundError("no token")
     api = HfApi(library_name="dccd-timm")
     return retry(lambda: action(api), f"could not {what}", Patience(tries=_TRIES), _is_network)

@@ -61,13 +61,14 @@ class Images:
     """Where the images of a split are and how they are read; training and validation have it in common."""
 
     data_dir: str | None = _data(
-        None, "root folder of the data set", published="file", no_effect=(_BESIDE_A_STREAM,), measures=True
+        None, "root folder of the data set", published="file", no_effect=(_BESIDE_A_STREAM,), measures=True, usual=True
     )
     dataset: str = _data(
         "",
         "hfids/<local folder or hub id> streams; folder, torch/, hfds/, wds/ ... as in timm",
         published="dataset",
         measures=True,
+        usual=True,
     )
     dataset_config: str | None = _data(
         None, "configuration of a Hub data set that has several", no_effect=(only_of("hfids", "hfds"),), measures=True
@@ -110,7 +111,7 @@ class Images:
     workers: int = _data(4, "loader processes per rank", "-j", low=0, resume="free")
     pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU", resume="free")
     no_prefetcher: bool = _data(False, "normalise in the loader's workers and not on the device")
-    batch_size: int = _data(128, "images per rank and step; each brings --dccd-views views", "-b", low=1)
+    batch_size: int = _data(128, "images per rank and step; each brings --dccd-views views", "-b", low=1, usual=True)
     seed: int = option(42, "random seed", group="Run")
     in_chans: int | None = option(None, "image channels (default: 3)", low=1, group="Model")
 

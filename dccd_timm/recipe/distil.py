@@ -64,7 +64,7 @@ class Distil:
     """Teacher, method, weights and temperatures."""
 
     kd_model_name: str | None = _kd(
-        None, "teacher: a timm name, hf-hub:owner/name or local-dir:path", published="model"
+        None, "teacher: a timm name, hf-hub:owner/name or local-dir:path", published="model", usual=True
     )
     kd_teacher_checkpoint: str | None = _kd(
         None,
@@ -85,7 +85,11 @@ class Distil:
         no_effect=(_NO_TEACHER,),
     )
     kd_distill_type: str = _kd(
-        "logit", "method; all but dccd and none are timm's own tasks", choices=tuple(METHODS), resume="refused"
+        "logit",
+        "method; all but dccd and none are timm's own tasks",
+        choices=tuple(METHODS),
+        resume="refused",
+        usual=True,
     )
     kd_loss_type: str = _kd(
         "kl",

@@ -32,7 +32,8 @@ _NOUNS = {bool: ("switch", ""), int: ("integer", "integers"), float: ("number", 
 
 def flags_page() -> str:
     """The whole page."""
-    lines = [_HEAD]
+    usual = [f"`--{spec.name.replace('_', '-')}`" for spec in fields(Recipe) if option_of(spec).usual]
+    lines = [_HEAD, f"`--help` shows the usual ones, `-c` and {', '.join(usual)}; `--help-all` shows all.", ""]
     for group in GROUPS:
         specs = [spec for spec in fields(Recipe) if option_of(spec).group == group]
         if specs:

@@ -9,7 +9,7 @@ import yaml
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe.data import local_folder, reader_of
 from dccd_timm.recipe.option import Values, option_of
-from dccd_timm.recipe.parse import Grammar, as_one_error
+from dccd_timm.recipe.parse import Grammar, Program, as_one_error
 from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.rules import contradictions, ineffective, resolve
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
@@ -20,10 +20,20 @@ GRAMMAR = Grammar(
     Recipe,
     TAKEN_OVER,
     REFUSED,
-    prog="dccd-train",
-    description="Train a timm student, alone or distilled from a timm teacher. Flags are timm's; --dccd-* are ours.",
-    positional="data",
-    usage="%(prog)s [-c RECIPE.yaml] [--flag value ...]",
+    Program(
+        prog="dccd-timm train",
+        description="Train a timm student, alone or distilled from a teacher. Options are timm's; --dccd-* are ours.",
+        usage="%(prog)s [-c RECIPE.yaml] [--option value ...]",
+        positional="data",
+        examples=(
+            "dccd-timm train -c recipes/quickstart.yaml --experiment first",
+            "dccd-timm train --data-dir flowers --model resnet18 --pretrained \\\n"
+            "    --kd-model-name local-dir:teacher --kd-distill-type dccd --epochs 100",
+            "accelerate launch --multi_gpu --num_processes 8 -m dccd_timm train \\\n"
+            "    -c recipes/imagenet/resnet34-resnet18.yaml --amp",
+        ),
+        takes_recipe=True,
+    ),
 )
 # Written into args.yaml for its reader; facts about a run, not settings.
 _FACTS = ("versions", "config", "changed")
@@ -45,12 +55,8 @@ def load_recipe(argv: Sequence[str]) -> Recipe:
         UserError: for unknown flags and keys, wrong types, values out of range, contradictions, settings without
             effect.
     """
-    parser = GRAMMAR.parser()
-    parser.add_argument(
-        "-c", "--config", metavar="FILE", help="recipe: a YAML file of the same names, without the leading dashes"
-    )
     errors: list[str] = []
-    texts = GRAMMAR.parse(parser, argv, errors)
+    texts = GRAMMAR.parse(argv, errors)
     path, data = texts.pop("config"), texts.pop("data")
     if data and not errors:
         _logger.warning("a positional data folder is deprecated in timm: read as --data-dir %s", data)

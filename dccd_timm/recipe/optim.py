@@ -76,7 +76,7 @@ class Optim:
     )
     warmup_lr: float = _sched(1e-05, "rate at the start of the warm-up", no_effect=(_NO_WARMUP,))
     min_lr: float = _sched(0.0, "lowest rate")
-    epochs: int = _sched(300, "epochs", low=1)
+    epochs: int = _sched(300, "epochs", low=1, usual=True)
     start_epoch: int | None = _sched(None, "first epoch, for restarts", low=0, resume="once")
     decay_milestones: tuple[int, ...] = _sched(
         (90, 180, 270), "multistep: epochs at which the rate falls", no_effect=(_only_sched("multistep"),)

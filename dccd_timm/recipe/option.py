@@ -55,6 +55,7 @@ class Option:
             ``listed``: the training goes on with the new value, which is logged and recorded; ``refused``: it cannot
             go on; ``once``: the option is about one start of the program, and is not remembered.
         measures: a validation's result depends on it, so that a best score from before the change does not count.
+        usual: one of the few that --help shows; --help-all shows every one.
         published: how it is shown in a published run: as it is; not at all; or, for a ``file``, ``model`` or
             ``dataset``, by its name without the place on the author's machine.
     """
@@ -71,6 +72,7 @@ class Option:
     no_effect: tuple[NoEffect, ...] = ()
     resume: Literal["free", "listed", "refused", "once"] = "listed"
     measures: bool = False
+    usual: bool = False
     published: Literal["yes", "no", "file", "model", "dataset"] = "yes"
 
 

@@ -6,57 +6,57 @@ import difflib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import Field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 from dccd_timm.errors import UserError
 from dccd_timm.recipe.coerce import coerce
 from dccd_timm.recipe.foreign import ForeignFlag
+from dccd_timm.recipe.help import OneLineParser
 from dccd_timm.recipe.option import GROUPS, default_of, kind_of, option_of
 
 _logger = logging.getLogger(__name__)
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, without the usage of 190 flags."""
+class Program(NamedTuple):
+    """What --help says of a program beside its options."""
 
-    def error(self, message: str) -> NoReturn:
-        """Raise it for the program to print."""
-        raise UserError(message)
+    prog: str
+    description: str
+    usage: str
+    positional: str  # argument without a flag; it is not offered
+    examples: tuple[str, ...]
+    takes_recipe: bool = False
 
 
 class Grammar:
     """The options of one program: fields of ``settings`` as flags, and foreign flags that are only answered."""
 
     def __init__(
-        self,
-        settings: type,
-        taken_over: Iterable[ForeignFlag],
-        refused: Iterable[ForeignFlag],
-        prog: str,
-        description: str,
-        positional: str,
-        usage: str,
+        self, settings: type, taken_over: Iterable[ForeignFlag], refused: Iterable[ForeignFlag], program: Program
     ) -> None:
         self.fields: dict[str, Field[Any]] = {f.name: f for f in dataclasses.fields(settings)}
         self.refused = {f.name: f for f in refused}
         self.foreign: dict[str, ForeignFlag] = {**{f.name: f for f in taken_over}, **self.refused}
-        self.prog, self.description, self.positional, self.usage = prog, description, positional, usage
+        self.program = program
 
-    def parser(self) -> argparse.ArgumentParser:
-        """The command line; values stay text until :meth:`typed` reads them."""
-        parser = OneLineParser(
-            prog=self.prog,
-            usage=self.usage,
-            description=self.description,
-            allow_abbrev=False,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=36, width=118),
-        )
-        parser.add_argument(self.positional, nargs="?", help=argparse.SUPPRESS)
+    def parser(self, shows_all: bool = False) -> OneLineParser:
+        """The command line; values stay text until :meth:`typed` reads them. --help shows the usual options, or all."""
+        program = self.program
+        parser = OneLineParser(program.prog, program.description, program.examples, program.usage)
+        parser.add_argument(program.positional, nargs="?", help=argparse.SUPPRESS)
+        usual = parser.usual_group()
+        if program.takes_recipe:
+            text = "recipe: a YAML file of these names, without the leading dashes"
+            usual.add_argument("-c", "--config", metavar="FILE", help=text)
         for title in GROUPS:
-            specs = [spec for spec in self.fields.values() if option_of(spec).group == title]
             group = parser.add_argument_group(title)
-            for spec in specs:
-                _add_flag(group, spec)
+            for spec in self.fields.values():
+                declared = option_of(spec)
+                if declared.group == title:
+                    _add_flag(usual if declared.usual else group, spec, declared.usual or shows_all)
+                    if not (declared.usual or shows_all):
+                        parser.hidden[title] = parser.hidden.get(title, 0) + 1
+        parser.add_about(has_more=True)
         for foreign in self.foreign.values():
             keywords: dict[str, Any] = {"action": "store_true"} if foreign.takes == 0 else {}
             if foreign.takes == "+":
@@ -66,8 +66,9 @@ class Grammar:
             )
         return parser
 
-    def parse(self, parser: argparse.ArgumentParser, argv: Sequence[str], errors: list[str]) -> dict[str, Any]:
+    def parse(self, argv: Sequence[str], errors: list[str]) -> dict[str, Any]:
         """What stands on the command line, as text; unknown flags become errors with the nearest known one."""
+        parser = self.parser(shows_all="--help-all" in argv)
         namespace, unknown = parser.parse_known_args(list(argv))
         errors += [self.unknown(text, "flag") for text in unknown if text.startswith("-")]
         strays = [text for text in unknown if not text.startswith("-")]
@@ -106,7 +107,7 @@ class Grammar:
         begun = [one for one in known if len(plain) > 2 and one.startswith(plain)]
         near = begun[:1] if len(begun) == 1 else difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
         if not near:
-            return f"unknown {noun} {name}; --help lists them all"
+            return f"unknown {noun} {name}; --help-all lists them all"
         spelled = "--" + near[0].replace("_", "-") if noun == "flag" else near[0]
         refused = self.refused.get(near[0])
         return f"unknown {noun} {name}; did you mean {spelled}?" + (
@@ -114,11 +115,12 @@ class Grammar:
         )
 
 
-def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any]) -> None:
+def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any], is_shown: bool) -> None:
     name, declared, kind = spec.name, option_of(spec), kind_of(spec)
     flags = [f"--{name.replace('_', '-')}", *declared.flags]
     shown = shown_default(spec)
     text = f"{declared.help} ({shown})" if shown else declared.help
+    text = text.replace("%", "%%") if is_shown else argparse.SUPPRESS
     keywords: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
     if kind.base is bool:
         group.add_argument(*flags, action="store_true", **keywords)

@@ -41,6 +41,7 @@ class Run:
         published="no",
         no_effect=(_RESUMED,),
         resume="free",
+        usual=True,
     )
     eval_metric: Literal["top1", "top5", "loss"] = _run(
         "top1", "what makes the best epoch", no_effect=(NO_VALIDATION,), measures=True

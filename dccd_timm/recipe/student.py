@@ -35,9 +35,13 @@ class Student(Network):
     """The network that a training makes."""
 
     model: str = _model(
-        "resnet50", "student: a timm name, hf-hub:owner/name or local-dir:path", published="model", resume="refused"
+        "resnet50",
+        "student: a timm name, hf-hub:owner/name or local-dir:path",
+        published="model",
+        resume="refused",
+        usual=True,
     )
-    pretrained: bool = _model(False, "start the student from its pretrained weights", resume="refused")
+    pretrained: bool = _model(False, "start the student from its pretrained weights", resume="refused", usual=True)
     pretrained_path: str | None = _model(
         None, "load this file as if it were the pretrained weights", published="file", resume="refused"
     )

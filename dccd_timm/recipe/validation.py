@@ -12,7 +12,7 @@ from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import option, without
-from dccd_timm.recipe.parse import Grammar, as_one_error
+from dccd_timm.recipe.parse import Grammar, Program, as_one_error
 from dccd_timm.recipe.rules import ineffective
 from dccd_timm.recipe.student import Network
 
@@ -28,16 +28,18 @@ _NO_TEACHER = without("teacher", "there is no --teacher")
 class Validation(Device, Network, Images):
     """All settings of one validation; made by :func:`load_validation`."""
 
-    split: str = _data("validation", "split to read")
+    split: str = _data("validation", "split to read", usual=True)
     num_samples: int | None = _data(
         None, "images in the split, for streams that do not say", low=1, no_effect=(only_of("hfids", "wds", "tfds"),)
     )
-    batch_size: int = _data(256, "images per rank and batch", "-b", low=1)
-    model: str = _model("", "a run's best/ folder, local-dir:path, hf-hub:owner/name or a timm name", "-m")
+    batch_size: int = _data(256, "images per rank and batch", "-b", low=1, usual=True)
+    model: str = _model("", "a run's best/ folder, local-dir:path, hf-hub:owner/name or a timm name", "-m", usual=True)
     pretrained: bool = _model(False, "timm's pretrained weights (the default without --checkpoint)")
-    checkpoint: str = _model("", "weights for a timm name: safetensors or timm checkpoint")
+    checkpoint: str = _model("", "weights for a timm name: safetensors or timm checkpoint", usual=True)
     use_ema: bool = _model(False, "take the averaged weights of the checkpoint", no_effect=(_NO_CHECKPOINT,))
-    teacher: str | None = _model(None, "also evaluate this teacher on the same images, and how often both agree")
+    teacher: str | None = _model(
+        None, "also evaluate this teacher on the same images, and how often both agree", usual=True
+    )
     teacher_checkpoint: str | None = _model(None, "weights of the teacher, for a timm name", no_effect=(_NO_TEACHER,))
     teacher_img_size: str = _model(
         "own",
@@ -52,7 +54,7 @@ class Validation(Device, Network, Images):
     crop_border_pixels: int | None = _model(None, "pixels to crop from the border")
     test_pool: bool = _model(False, "pool at test time over larger maps")
     reparam: bool = _model(False, "fold re-parameterizable branches first")
-    results_file: str = _run("", "file to write the results to")
+    results_file: str = _run("", "file to write the results to", usual=True)
     results_format: Literal["csv", "json"] = _run("csv", "its format", no_effect=(without("results_file"),))
 
 
@@ -78,10 +80,17 @@ GRAMMAR = Grammar(
     Validation,
     TAKEN_OVER,
     REFUSED,
-    prog="dccd-validate",
-    description="Accuracy of a model on a data set; flags and output are timm's. --teacher adds a comparison.",
-    positional="bare",
-    usage="%(prog)s [MODEL] [--flag value ...]",
+    Program(
+        prog="dccd-timm validate",
+        description="Accuracy of a model on a data set; options and output are timm's. --teacher adds a comparison.",
+        usage="%(prog)s [MODEL] [--option value ...]",
+        positional="bare",
+        examples=(
+            "dccd-timm validate output/train/first --data-dir flowers",
+            "dccd-timm validate hf-hub:owner/student --data-dir flowers --teacher local-dir:teacher",
+            "dccd-timm validate --model resnet18.a1_in1k --dataset hfids/ILSVRC/imagenet-1k",
+        ),
+    ),
 )
 
 
@@ -95,7 +104,7 @@ def load_validation(argv: Sequence[str]) -> Validation:
         UserError: unknown flags, wrong types, or no model.
     """
     errors: list[str] = []
-    texts = GRAMMAR.parse(GRAMMAR.parser(), argv, errors)
+    texts = GRAMMAR.parse(argv, errors)
     bare = texts.pop("bare")
     values = GRAMMAR.typed(texts, "--", errors)
     if errors:

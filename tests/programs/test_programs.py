@@ -234,6 +234,6 @@ def test_validate_mistakes(parquet, teacher):
 
 def test_help_reads_well():
     for program in ("train.py", "validate.py"):
-        done = run_program("--help", program=program)
+        done = run_program("--help-all", program=program)
         assert done.returncode == 0 and "--amp-dtype" in done.stdout
         assert max(map(len, done.stdout.splitlines())) <= 120

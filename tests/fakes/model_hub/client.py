@@ -40,6 +40,12 @@ class Client:
             "from dccd_timm.cli import push_main; push_main(words.split(' '))", token, words=" ".join(map(str, words))
         )
 
+    def pull(self, *words: object, token: str | None = None) -> "Done":
+        """``dccd-timm pull`` with these words."""
+        return self.do(
+            "from dccd_timm.cli import main; main(['pull', *words.split(' ')])", token, words=" ".join(map(str, words))
+        )
+
     def stop(self) -> None:
         self.jobs.close()
         self.process.wait(10)
