@@ -26,9 +26,9 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def steps():
-    """Hyperparameters of the first group in each update."""
+    """Hyperparameters of the last group, that of the weights that decay, in each update."""
     seen = []
-    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: seen.append(dict(optimizer.param_groups[0])))
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: seen.append(dict(optimizer.param_groups[-1])))
     yield seen
     hook.remove()
 
