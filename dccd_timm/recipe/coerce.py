@@ -25,8 +25,9 @@ def coerce(spec: Field[Any], value: Any) -> Any:
     if kind.base is dict:
         return _mapping(value)
     if kind.many:
-        if isinstance(value, str) and value.strip()[:1] in ("(", "["):
-            value = ast.literal_eval(value)
+        alone = value[0] if isinstance(value, list) and len(value) == 1 and kind.base is not str else value
+        if isinstance(alone, str):  # also of the command line
+            value = _literal(alone)
         values = tuple(_scalar(kind, v, declared) for v in (value if isinstance(value, list | tuple) else [value]))
         if not values and kind.optional:
             return None
@@ -34,7 +35,10 @@ def coerce(spec: Field[Any], value: Any) -> Any:
             raise UserError(f"needs {declared.count} values, got {len(values)}")
         return values
     if isinstance(value, list | tuple | dict):
-        raise UserError(f"needs {_NOUNS[kind.base]}, got {value!r}")
+        inner = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
+        came = "a mapping" if isinstance(value, dict) else f"a list of {len(value)}"
+        fix = "give one" if inner is None else f"write {inner!r} without the brackets"
+        raise UserError(f"needs {_NOUNS[kind.base]} and not {came}, got {value!r}: {fix}")
     return _scalar(kind, value, declared)
 
 
@@ -85,12 +89,26 @@ def _mapping(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {str(k): v for k, v in value.items()}
     result = {}
-    for pair in value or []:
+    for pair in [value] if isinstance(value, str) else value or []:
         key, equals, text = str(pair).partition("=")
-        if not equals:
+        if not equals or not key:
             raise UserError(f"needs key=value, got {pair!r}")
-        try:
-            result[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            result[key] = text
+        result[key] = _literal(text, also_plain=True)
     return result
+
+
+def _literal(text: str, also_plain: bool = False) -> Any:
+    """The Python value of a text that begins with a bracket, or ``also_plain``; any other text as it is.
+
+    Raises:
+        UserError: for a text that begins with a bracket and is no value.
+    """
+    opened = text.strip()[:1] in ("(", "[", "{")
+    if not opened and not also_plain:
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        if opened:
+            raise UserError(f"{text} is no value: check its brackets, and quote it in the shell") from None
+        return text

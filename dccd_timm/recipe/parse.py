@@ -62,7 +62,7 @@ class Grammar:
             if foreign.takes == "+":
                 keywords["nargs"] = "+"
             parser.add_argument(
-                foreign.flag, dest=foreign.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **keywords
+                *foreign.flags, dest=foreign.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **keywords
             )
         return parser
 

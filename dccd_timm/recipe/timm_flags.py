@@ -1,6 +1,6 @@
 """Flags of timm's train.py that are not fields of a Recipe: taken over by accelerate or by us, or refused."""
 
-from dccd_timm.recipe.foreign import ForeignFlag
+from dccd_timm.recipe.foreign import OLDER, ForeignFlag
 
 _NAFLEX = "NaFlex batches have no NCHW feature map to compare channels on; use a fixed --img-size"
 _SCHEDULED_SIZE = "views of different sizes cannot share one forward; train at one --img-size"
@@ -45,4 +45,8 @@ REFUSED = (
     ForeignFlag("loss", None, 1, "choose between cross-entropy and --bce-loss"),
     ForeignFlag("target_format", None, 1, "only single-label classification is distilled here"),
     ForeignFlag("multilabel_threshold", None, 1, "only single-label classification is distilled here"),
+    # older timm
+    *OLDER,
+    ForeignFlag("bn_tf", False, 0, "it set TensorFlow's BatchNorm; use --bn-momentum 0.01 --bn-eps 0.001"),
+    ForeignFlag("num_gpu", 1, 1, "launch one process per GPU: accelerate launch train.py ..."),
 )

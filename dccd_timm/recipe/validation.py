@@ -9,7 +9,7 @@ from typing import Literal
 from dccd_timm.errors import UserError
 from dccd_timm.recipe.data import Images, only_of
 from dccd_timm.recipe.device import Device
-from dccd_timm.recipe.foreign import ForeignFlag
+from dccd_timm.recipe.foreign import OLDER, ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import option, without
 from dccd_timm.recipe.parse import Grammar, Program, as_one_error
@@ -68,7 +68,7 @@ REFUSED = (
     ForeignFlag("model_dtype", None, 1, "weights stay in float32; use --amp --amp-dtype bfloat16"),
     ForeignFlag("fuser", "", 1, "the jit fusers are gone from torch; use --torchcompile"),
     ForeignFlag("torchscript", False, 0, "torch.jit is not maintained any more; use --torchcompile"),
-    ForeignFlag("aot_autograd", False, 0, "functorch's compiler is gone from torch; use --torchcompile"),
+    *OLDER,
     ForeignFlag("retry", False, 0, "lower --batch-size yourself; the result does not depend on it"),
     ForeignFlag("real_labels", "", 1, "ImageNet's second labels need timm's own validate.py, which takes best/ too"),
     ForeignFlag("valid_labels", "", 1, "a part of the label space needs timm's own validate.py, which takes best/ too"),

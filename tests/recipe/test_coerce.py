@@ -48,10 +48,31 @@ def test_values(name, value, wanted):
         ("--clip-mode soft --clip-grad 1", "must be one of norm, value, agc"),
         ("--dist-bn sum", "must be one of broadcast, reduce, got 'sum'"),
         ("--model-kwargs layers", "key=value"),
+        ("--model-kwargs =3", "--model-kwargs: needs key=value"),
+        ("--model-kwargs layers=(1,2", "--model-kwargs: (1,2 is no value: check its brackets"),
+        ("--mean [0.1,a]", "--mean: [0.1,a] is no value"),
     ],
 )
 def test_mistakes(flags, message):
     assert_refused(flags, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", [0.1], "needs a number and not a list of 1, got [0.1]: write 0.1 without the brackets"),
+        ("model", ["a", "b"], "needs text and not a list of 2, got ['a', 'b']: give one"),
+        ("amp", [True], "needs true or false and not a list of 1, got [True]: write True without the brackets"),
+        ("epochs", {"first": 1}, "needs a whole number and not a mapping"),
+        ("scale", "(0.5, 1", "(0.5, 1 is no value"),
+        ("model_kwargs", "layers", "needs key=value, got 'layers'"),
+        ("model_kwargs", ["a={1", "b=2"], "{1 is no value"),
+    ],
+)
+def test_lists_mappings_and_texts_where_others_are_wanted_in_a_recipe(name, value, message):
+    with pytest.raises(UserError) as caught:
+        coerce(FIELDS[name], value)
+    assert message in str(caught.value)
 
 
 def test_a_wrong_number_of_values():

@@ -46,11 +46,11 @@ def test_what_was_decided_runs_again_from_args_yaml(flags, tmp_path):
     ("text", "words"),
     [
         ("lrr: 0.5", "unknown key lrr; did you mean lr?"),
-        ("epochs: [1, 2]", "epochs: needs a whole number, got [1, 2]"),
+        ("epochs: [1, 2]", "epochs: needs a whole number and not a list of 2, got [1, 2]: give one"),
         ("model_ema: maybe", "model_ema: needs true or false, got 'maybe'"),
         ("model_ema: 1", "model_ema: needs true or false"),
         ("lr: true", "lr: needs a number, got True"),
-        ("model: [a]", "model: needs text, got ['a']"),
+        ("model: [a]", "model: needs text and not a list of 1, got ['a']: write 'a' without the brackets"),
         ("- a\n- b", "must be a mapping"),
         ("a: [", "is no YAML"),
         ("torchscript: true", "torchscript is refused"),

@@ -36,6 +36,8 @@ def test_it_takes_a_run_an_export_or_a_name(tmp_path):
         ([], "no model"),
         (["--modle", "x"], "did you mean --model"),
         (["--model", "x", "--real-labels", "f"], "is refused"),
+        (["--model", "x", "--native-amp"], "--native-amp is refused: .* use --amp"),
+        (["--model", "x", "--amp-impl", "apex"], "--amp-impl is refused: --amp is PyTorch's own"),
         (["--model", "x", "--teacher-checkpoint", "f"], "teacher_checkpoint has no effect: there is no --teacher"),
         (["--model", "x", "--use-ema"], "use_ema has no effect: there is no --checkpoint"),
         (["--model", "x", "--amp-dtype", "bfloat16"], "amp_dtype has no effect: amp is off"),
