@@ -21,8 +21,9 @@ def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -
         return str(error)
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return _out_of_memory(error, settings)
+    saved = isinstance(settings, Recipe) and any((run / "state").is_dir() for run in (folder, folder / "control"))
+    resume = f"; then resume with --resume {shlex.quote(str(folder))}" if saved else ""
     if "DataLoader timed out" in str(error):
-        resume = f"; then resume with --resume {shlex.quote(str(folder))}" if isinstance(settings, Recipe) else ""
         return (
             f"a loader worker gave no batch for more than {settings.data_timeout:g} s (--data-timeout): look at the"
             f" disk or network of {settings.dataset or settings.data_dir}{resume}"
@@ -31,8 +32,6 @@ def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -
     written = isinstance(error, RuntimeError | safetensors.SafetensorError)
     if disk or (written and any(text in str(error) for text in _DISK_MESSAGES)):
         reason = error.strerror if isinstance(error, OSError) else "the disk is full or refuses"
-        saved = any((run / "state").is_dir() for run in (folder, folder / "control"))
-        resume = f"; then resume with --resume {shlex.quote(str(folder))}" if saved else ""
         return f"{folder} cannot be written ({reason}): free some space or set --output{resume}"
     return None
 

@@ -27,11 +27,14 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection re
 
 
 @contextlib.contextmanager
-def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
+def all_together(
+    explain: Callable[[Exception], str | None], clean_up: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Run the block on every rank; an error of one ends all.
 
     ``explain`` makes one line of an error that is the user's or the machine's, and None of a bug, which keeps its
-    traceback. A rank that is killed reports nothing: the launcher ends the others, and rank 0 reports one as lost.
+    traceback. ``clean_up`` is called before a rank ends early. A rank that is killed reports nothing: the launcher ends
+    the others, and rank 0 reports one as lost.
 
     With several processes this ends them, with code 2, once rank 0 has printed the cause.
 
@@ -42,13 +45,14 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
     board = None
     if world > 1:
         try:
-            board = _Board(rank, world)
+            board = _Board(rank, world, clean_up)
         except RuntimeError as error:
             _logger.warning("ranks cannot tell each other why they end: %s", str(error).splitlines()[0])
     try:
         yield
     except Exception as error:
         line = explain(error)
+        clean_up()
         if board is None:
             if line is None or isinstance(error, UserError):
                 raise
@@ -62,6 +66,9 @@ def all_together(explain: Callable[[Exception], str | None]) -> Iterator[None]:
         if line is None:  # a bug
             traceback.print_exception(error)
         board.leave(line or f"{type(error).__name__}: {one_line(error, 200)}")
+    except BaseException:  # Ctrl-C
+        clean_up()
+        raise
     finally:
         if board is not None:
             board.close()
@@ -83,8 +90,8 @@ def _place(stack: traceback.StackSummary) -> str:
 class _Board:
     """The launcher's key-value store with one line in it: why a rank ended. A thread watches it during the training."""
 
-    def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int, world: int, clean_up: Callable[[], None]) -> None:
+        self.rank, self.world, self.clean_up = rank, world, clean_up
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.cause, self.printed_key = f"dccd_timm/{attempt}/cause", f"dccd_timm/{attempt}/printed"
         self.asked, self.standing = f"dccd_timm/{attempt}/asked", f"dccd_timm/{attempt}/standing"
@@ -113,6 +120,7 @@ class _Board:
                 self._print(text)
             else:
                 time.sleep(_PATIENCE)  # rank 0 prints first
+            self.clean_up()
             os._exit(2)  # the main thread may wait in a collective that will never complete
 
     def _print(self, text: str) -> None:

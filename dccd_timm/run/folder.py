@@ -1,5 +1,6 @@
 """A run's folder: which one it is, who may write to it, and the settings that the run was started with."""
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -14,6 +15,7 @@ from typing import IO, cast
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch.optim import Optimizer
 
 from dccd_timm.atomic import write_text
 from dccd_timm.errors import UserError
@@ -36,7 +38,7 @@ def choose_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
     """
     folder = _resumed_folder(recipe) or _new_folder(recipe)
     folder = Path(broadcast_object_list([str(folder)])[0])
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    existing = existing_parent(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"output folder {folder} cannot be written ({existing} is no writable folder): set --output")
     if any("\ud800" <= character <= "\udfff" for character in str(folder.absolute())):
@@ -51,7 +53,7 @@ def _resumed_folder(recipe: Recipe) -> Path | None:
         return Path(recipe.output) / recipe.experiment
     if recipe.resume:
         folder = Path(recipe.resume)
-        if not any((run / "state").is_dir() for run in (folder, folder / "control")):
+        if not saved_states(folder):
             raise UserError(f"nothing to resume in {folder}: it has no state/")
         return folder
     return _folder_of_last_attempt(Path(recipe.output)) if restarted() else None
@@ -103,6 +105,48 @@ class FolderLock:
         if self.file is not None:
             Path(self.file.name).unlink(missing_ok=True)
             self.file.close()
+
+
+class UntrainedFolder:
+    """The folder of a new run until its first update: a run that ends before it leaves none."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.parents: list[Path] = []
+
+    def watch(self, run: Path, existing: Path, optimizer: Optimizer) -> None:
+        """Note that this process has made and locked ``run`` below the folder that was ``existing``, unless it is an
+        earlier run's; the first step of ``optimizer`` keeps it."""
+        files = [path for path in run.rglob("*") if not path.is_dir() and path.name != _LOCK]
+        if files:
+            return
+        self.folder = run
+        self.parents = [parent for parent in run.absolute().parents if existing.absolute() in parent.parents]
+
+        def keep(*step: object) -> None:
+            self.folder = None
+            hook.remove()
+
+        hook = optimizer.register_step_post_hook(keep)
+
+    def remove(self) -> None:
+        """Remove the folder, and those above it that were made for it."""
+        if self.folder is None or saved_states(self.folder):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for parent in self.parents:
+            with contextlib.suppress(OSError):  # another run lies in it
+                parent.rmdir()
+
+
+def existing_parent(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def saved_states(run: Path) -> bool:
+    """Whether a run, or its control, has saved where it is."""
+    return any((folder / "state").is_dir() for folder in (run, run / "control"))
 
 
 def _lock(folder: Path) -> IO[str]:

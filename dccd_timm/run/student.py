@@ -14,7 +14,7 @@ from dccd_timm.run.begin import begin_run
 from dccd_timm.run.classes import number_resumed
 from dccd_timm.run.epoch import EpochEnd
 from dccd_timm.run.finish import finish
-from dccd_timm.run.folder import FolderLock, write_settings, written_changes
+from dccd_timm.run.folder import FolderLock, UntrainedFolder, existing_parent, write_settings, written_changes
 from dccd_timm.run.pieces import Splits, build_training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import find_resume_point
@@ -26,6 +26,7 @@ def train_student(
     folder: Path,
     accelerator: Accelerator,
     publisher: Publisher,
+    untrained: UntrainedFolder,
     control: Report | None = None,
     main: Recipe | None = None,
 ) -> Report:
@@ -49,12 +50,14 @@ def train_student(
     training.loader.prepare.set_epoch(point.start.epoch)
     training.loader.peek()  # bad data of any rank stops the run before anything is written
     accelerator.wait_for_everyone()
+    run, existing = folder.parent if main else folder, existing_parent(folder)
     lock.acquire()
+    if accelerator.is_main_process:
+        untrained.watch(run, existing, training.optimizer.optimizer)
     if main and accelerator.is_main_process:  # what --resume of that folder reads, if this training is interrupted
         write_settings(folder.parent, main, written_changes(folder.parent), (folder.parent / "state").is_dir())
     begin_run(recipe, splits, training, folder, accelerator, point)
     start_trackers(accelerator, recipe, folder)
-    run = folder.parent if main else folder
     after_epoch = EpochEnd(recipe, splits, training, folder, accelerator, publisher, point, run)
     for progress in train_epochs(
         training.task, training.loader, training.optimizer, training.schedule, recipe, accelerator, point.start,

@@ -15,7 +15,7 @@ from dccd_timm.launch.ranks import all_together
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.rules import advice
 from dccd_timm.report.schema import Report
-from dccd_timm.run.folder import choose_folder, restarted
+from dccd_timm.run.folder import UntrainedFolder, choose_folder, restarted
 from dccd_timm.run.pieces import Splits, open_splits
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
@@ -32,8 +32,8 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
         UserError: for every mistake of settings, data or surroundings.
     """
     accelerator = start_accelerator(recipe)
-    folder = Path(recipe.output)
-    with all_together(lambda error: explain(error, recipe, folder)):
+    folder, untrained = Path(recipe.output), UntrainedFolder()
+    with all_together(lambda error: explain(error, recipe, folder), untrained.remove):
         if accelerator.is_main_process:
             for line in advice(recipe):
                 _logger.warning(line)
@@ -42,8 +42,8 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
         if recipe.resume:  # before a control goes on in vain
             refuse_changes(find_changes(read_settings(folder), recipe), recipe)
         splits = open_splits(recipe)
-        control = train_control(recipe, splits, folder / "control", accelerator, publisher)
-        report = train_student(recipe, splits, folder, accelerator, publisher, control)
+        control = train_control(recipe, splits, folder / "control", accelerator, publisher, untrained)
+        report = train_student(recipe, splits, folder, accelerator, publisher, untrained, control)
         accelerator.free_memory()
         gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
         accelerator.end_training()
@@ -53,7 +53,12 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
 
 
 def train_control(
-    recipe: Recipe, splits: Splits, folder: Path, accelerator: Accelerator, publisher: Publisher
+    recipe: Recipe,
+    splits: Splits,
+    folder: Path,
+    accelerator: Accelerator,
+    publisher: Publisher,
+    untrained: UntrainedFolder,
 ) -> Report | None:
     """Train the student that is compared with ours: the same recipe with the method --dccd-control, never pushed."""
     if recipe.dccd_control is None:
@@ -66,7 +71,7 @@ def train_control(
         recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
         hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
     )  # fmt: skip
-    report = train_student(settings, splits, folder, accelerator, publisher, main=recipe)
+    report = train_student(settings, splits, folder, accelerator, publisher, untrained, main=recipe)
     accelerator.free_memory()
     return report
 

@@ -48,7 +48,10 @@ def test_a_full_disk_names_the_folder_and_how_to_resume(error, tmp_path):
 def test_a_stuck_loader_names_the_data(tmp_path):
     recipe = load_recipe(["--data-dir", "/mnt/images", "--data-timeout", "30"])
     line = explain(RuntimeError("DataLoader timed out after 90 seconds"), recipe, tmp_path)
-    assert "more than 30 s (--data-timeout)" in line and "/mnt/images" in line
+    assert "more than 30 s (--data-timeout)" in line and "/mnt/images" in line and "--resume" not in line
+    (tmp_path / "control" / "state").mkdir(parents=True)
+    line = explain(RuntimeError("DataLoader timed out after 90 seconds"), recipe, tmp_path)
+    assert line.endswith(f"then resume with --resume {tmp_path}")
 
 
 def test_a_users_mistake_is_its_own_line_and_a_bug_is_none(tmp_path):

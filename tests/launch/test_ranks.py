@@ -19,7 +19,7 @@ from dccd_timm.launch.ranks import all_together
 def explain(error):
     return str(error) if isinstance(error, (UserError, OSError)) else None
 
-with all_together(explain):
+with all_together(explain, lambda: print("cleaned up", file=sys.stderr, flush=True)):
     {body}
 """
 
@@ -38,6 +38,16 @@ def test_alone_an_explained_error_is_a_users_mistake_and_a_bug_keeps_its_kind():
         raise KeyError("name")
     with pytest.raises(UserError, match="as it was"), all_together(str):
         raise UserError("as it was")
+
+
+@pytest.mark.parametrize("error", [UserError("no such split"), KeyError("name"), KeyboardInterrupt(), SystemExit(75)])
+def test_what_ends_a_rank_early_cleans_up_once(error):
+    calls = []
+    with pytest.raises(type(error)), all_together(lambda error: None, lambda: calls.append("early")):
+        raise error
+    with all_together(lambda error: None, lambda: calls.append("at its end")):
+        pass
+    assert calls == ["early"]
 
 
 def start(body, rank, world, port):
@@ -66,6 +76,7 @@ def test_a_rank_that_waits_for_another_ends_with_its_cause(failing, body, line):
     assert [text for text in errors[0].splitlines() if text.startswith("error: ")] == [line]
     assert not [text for text in errors[1].splitlines() if text.startswith("error: ")]  # said once, by rank 0
     assert ("Traceback" in errors[failing]) == ("KeyError" in body)  # a bug keeps its traceback
+    assert all("cleaned up" in text for text in errors)
 
 
 WAITS = """
