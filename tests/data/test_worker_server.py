@@ -26,6 +26,8 @@ def test_it_is_out_of_the_group_from_its_first_moment_and_ends_with_its_rank():
     )
     server = psutil.Process(int(rank.stdout.readline()))
     rank.send_signal(signal.SIGSTOP)  # it must not end at the signals to its group
+    while psutil.Process(rank.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         os.killpg(rank.pid, number)
     deadline = time.monotonic() + 60
