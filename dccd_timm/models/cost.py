@@ -2,6 +2,7 @@
 
 import copy
 import traceback
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -39,10 +40,17 @@ def check_input_size(model: nn.Module, name: str, input_size: tuple[int, ...]) -
     training = model.training
     try:
         model.eval()(torch.zeros(1, *input_size))
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever its code does with its arguments and such an image
+        size = "x".join(map(str, input_size))
+        if not isinstance(error, AssertionError | RuntimeError | ValueError):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            raise UserError(
+                f"{name} fails on an image of {size} ({type(error).__name__} in {where}: {one_line(error)}): check its"
+                " --model-kwargs, or its own code"
+            ) from error
         where = traceback.extract_tb(error.__traceback__)[-2:][0].name if not str(error) else ""
         reason = one_line(error) if str(error) else f"{type(error).__name__} in its {where}()"
-        size = "x".join(map(str, input_size))
         raise UserError(f"{name} does not take images of {size} ({reason}): choose another --img-size") from error
     finally:
         model.train(training)

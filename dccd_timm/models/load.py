@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ def check_name(name: str, role: str) -> None:
     Raises:
         UserError: unknown architecture or source.
     """
+    folder = f"{role}: {name} is a folder: local-dir:{name} is a model in it, --data-dir {name} its images"
     try:
         parse_model_name(name)  # timm says itself what is wrong with the source
     except ValueError as error:
-        raise UserError(f"{role}: {error}") from None
+        raise UserError(folder if Path(name).is_dir() else f"{role}: {error}") from None
     parsed = ModelName.parse(name)
     if parsed.source == "hf-hub":
         _ask_hub(parsed, role)
@@ -49,6 +51,8 @@ def check_name(name: str, role: str) -> None:
         return
     architecture = split_model_name_tag(parsed.place)[0]
     if not timm.is_model(architecture):
+        if Path(name).is_dir():
+            raise UserError(folder)
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them all"
         raise UserError(f"{role}: timm has no model {architecture!r}; {hint}")
@@ -62,7 +66,10 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
     """
     check_name(name, role)
     try:
-        return timm.create_model(name, **kwargs)
+        model: object = timm.create_model(name, **kwargs)
+        return _check_classifier(model, f"{role} {name}")
+    except UserError:
+        raise
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise UserError(f"{role} {name}: its weights could not be downloaded: {_cause(error)}") from error
     except DAMAGED as error:
@@ -70,10 +77,34 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
             check_weights(path, f"{role} {name}: {path.name}")
         raise UserError(f"{role} {name}: its weights cannot be read: {one_line(error)}") from error
     except FileNotFoundError as error:
-        where = error.filename or one_line(error) or name
-        raise UserError(f"{role} {name}: {where} does not exist") from error
-    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, IndexError, AttributeError) as error:
-        raise UserError(f"{role} {name} cannot be built: {one_line(error)}") from error
+        raise UserError(f"{role} {name}: {error.filename or one_line(error)} does not exist") from error
+    except Exception as error:  # an architecture's own code, with any arguments, may raise any kind
+        if kwargs.get("checkpoint_path") and "loading state_dict" in str(error):
+            raise UserError(f"{kwargs['checkpoint_path']} does not fit {role} {name}: {one_line(error)}") from error
+        raise UserError(f"{role} {name} cannot be built: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """An error's text; with its kind and place where the text alone says little."""
+    if isinstance(error, RuntimeError | ValueError | TypeError) and str(error):
+        return one_line(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.name} ({Path(place.filename).name}:{place.lineno}): {one_line(error)}"
+
+
+def _check_classifier(model: object, what: str) -> nn.Module:
+    """Refuse what a function of a user's own may return: no network, or one that lacks what timm's classifiers have."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{what} cannot be built: its function returns {type(model).__name__} and no network")
+    cfg = getattr(model, "pretrained_cfg", None)
+    if not isinstance(cfg, dict) or not {"input_size", "mean", "std", "architecture"} <= cfg.keys():
+        raise UserError(
+            f"{what} has no pretrained_cfg, from which its preprocessing is read: let its function return"
+            " timm.models.build_model_with_cfg(Network, name, pretrained, **kwargs)"
+        )
+    if not isinstance(getattr(model, "num_classes", None), int):
+        raise UserError(f"{what} has no num_classes: set self.num_classes in its __init__, as timm's networks do")
+    return model
 
 
 def create_sized(
@@ -91,6 +122,9 @@ def create_sized(
     for resolved in ("model_name", "pretrained_cfg", "pretrained_model_args"):
         sized.pop(resolved, None)
     given = {key: value for key, value in kwargs.items() if value is not None}
+    for key in model_kwargs.keys() & given.keys():
+        if model_kwargs[key] != given[key]:
+            raise UserError(f"--model-kwargs {key}={model_kwargs[key]} contradicts {key} {given[key]}: drop it there")
     return create(name, role, **(sized | given))
 
 

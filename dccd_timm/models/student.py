@@ -29,7 +29,9 @@ def build_student(options: Student, num_classes: int | None) -> tuple[nn.Module,
         UserError: when the model cannot be built or does not take such images.
     """
     role = "student (--model)"
-    if options.pretrained_path and Path(options.pretrained_path).is_file():
+    if options.pretrained_path:
+        if not Path(options.pretrained_path).is_file():
+            raise UserError(f"--pretrained-path {options.pretrained_path} does not exist, or is no file")
         check_weights(Path(options.pretrained_path), f"--pretrained-path {options.pretrained_path}")
     # num_classes -1: the file's head is adapted to the data set, as timm's train.py does it
     overlay = dict(file=options.pretrained_path, num_classes=-1) if options.pretrained_path else None

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -87,7 +88,10 @@ def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: 
             f"teacher checkpoint {checkpoint} has {head_classes} classes, the student {num_classes}: choose weights"
             " trained on this data set"
         )
-    model = create(name, role, pretrained=False, num_classes=head_classes or num_classes, in_chans=in_chans)
+    shape = dict(pretrained=False, num_classes=head_classes or num_classes, in_chans=in_chans)
+    model = create(name, role, **shape)
+    if size := _size_of_checkpoint(model, state):
+        model = create(name, role, img_size=size, **shape)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             load_checkpoint(model, checkpoint, use_ema=True, strict=True)
@@ -104,6 +108,23 @@ def _shape_of_checkpoint(name: str, state: dict[str, Tensor]) -> tuple[int, int 
     stem_weight, head_weight = (state.get(f"{key}.weight") for key in first)
     in_chans = stem_weight.shape[1] if stem_weight is not None and stem_weight.ndim == 4 else 3
     return in_chans, None if head_weight is None else head_weight.shape[0]
+
+
+def _size_of_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> int | None:
+    """Side of the images that a state dict's position embedding is for; None where it is the model's, or unknown."""
+    own, theirs, patches = (
+        getattr(model, "pos_embed", None),
+        state.get("pos_embed"),
+        getattr(model, "patch_embed", None),
+    )
+    if own is None or theirs is None or theirs.ndim != 3 or own.ndim != 3 or theirs.shape == own.shape:
+        return None
+    grid, patch = getattr(patches, "grid_size", None), getattr(patches, "patch_size", None)
+    if not grid or not patch:
+        return None
+    positions = theirs.shape[1] - (own.shape[1] - grid[0] * grid[1])  # without those of class and register tokens
+    side = math.isqrt(max(positions, 0))
+    return side * int(patch[0]) if side and side**2 == positions else None
 
 
 class FrozenTeacher(nn.Module):

@@ -1,6 +1,7 @@
 """Files of weights that are none, or damaged: found before a reader fails on them without the cause."""
 
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def check_weights(path: Path, what: str) -> None:
         raise UserError(f"{what} is empty: copy or download it again")
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):  # torch.save's own format
         raise UserError(f"{what} is cut short: copy or download it again")
+    if path.suffix != ".safetensors" and not start.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
+        raise UserError(f"{what} is no file of weights: give one of safetensors (.safetensors) or of torch.save")
     if path.suffix == ".safetensors":
         try:
             with safetensors.safe_open(path, framework="pt"):  # reads the header and compares the size

@@ -81,6 +81,7 @@ def _timm_task(distil: Distil, student: nn.Module, teacher: FrozenTeacher, share
             student, teacher, loss_type=distil.kd_loss_type, temperature=distil.kd_temperature, **shared
         )
     if distil.kd_distill_type == "feature":
+        _check_feature_dims(distil, student, teacher)
         return FeatureDistillationTask(
             student,
             teacher,
@@ -91,6 +92,15 @@ def _timm_task(distil: Distil, student: nn.Module, teacher: FrozenTeacher, share
     return TokenDistillationTask(
         student, teacher, distill_type=distil.kd_token_distill_type, temperature=distil.kd_temperature, **shared
     )
+
+
+def _check_feature_dims(distil: Distil, student: nn.Module, teacher: FrozenTeacher) -> None:
+    """Refuse widths of features that are not the networks'."""
+    named = {"student": distil.kd_student_feature_dim, "teacher": distil.kd_teacher_feature_dim}
+    for name, network in (("student", student), ("teacher", teacher)):
+        width = getattr(network, "head_hidden_size", None) or getattr(network, "num_features", None)
+        if named[name] and width and named[name] != width:
+            raise UserError(f"--kd-{name}-feature-dim {named[name]}: the {name}'s features are {width} wide; drop it")
 
 
 def _needs_own_logit_task(distil: Distil) -> bool:

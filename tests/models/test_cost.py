@@ -39,6 +39,12 @@ def test_no_failure_of_the_counter_ends_a_run():
     assert gmacs(Asserts(), (3, 8, 8)) is None
 
 
+def test_a_network_that_fails_for_another_reason_is_one_line_with_its_place():
+    model = timm.create_model("test_resnet", channels=(8, 16), layers=(1, 1))
+    with pytest.raises(UserError, match=r"test_resnet fails on an image of 3x32x32 \(AttributeError in .*layer3"):
+        check_input_size(model, "test_resnet", (3, 32, 32))
+
+
 def test_a_size_that_a_network_does_not_take_is_one_line():
     model = timm.create_model("halonet26t")
     with pytest.raises(UserError, match=r"halonet26t does not take images of 3x48x48 \(.*: choose another --img-size"):

@@ -7,6 +7,7 @@ import timm
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models import save_for_hf
+from torch import nn
 
 from dccd_timm.errors import UserError
 from dccd_timm.models.load import checkpoint_file, create, create_sized, origin
@@ -36,6 +37,82 @@ def test_sizes_reach_the_architectures_that_take_them():
 def test_failures_are_one_line(name, kwargs, message):
     with pytest.raises(UserError, match=message) as caught:
         create(name, "student", **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+class Plain(nn.Module):
+    """A network that somebody wrote for themselves."""
+
+    def __init__(self, num_classes=10, **more):
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+        for name, value in more.items():
+            setattr(self, name, value)
+
+    def forward(self, images):
+        return self.fc(images.mean((2, 3))) if images.ndim == 4 else images.nothing
+
+
+def fails():
+    raise ZeroDivisionError("oops")
+
+
+CFG = timm.models.PretrainedCfg(architecture="plain").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda **_: Plain(), "plain has no pretrained_cfg, .*build_model_with_cfg"),
+        (lambda **_: Plain(pretrained_cfg={}), "plain has no pretrained_cfg"),
+        (lambda **_: Plain(pretrained_cfg=CFG), "plain has no num_classes: set self.num_classes"),
+        (lambda **_: nn.Sequential(), "plain has no pretrained_cfg"),
+        (lambda **_: None, "plain cannot be built: .*NoneType"),
+        (lambda **_: fails(), r"plain cannot be built: ZeroDivisionError in fails \(test_load.py:\d+\): oops"),
+        (lambda: Plain(), "plain cannot be built: .* unexpected keyword argument"),
+    ],
+)
+def test_a_network_of_ones_own_that_lacks_something_is_one_line(build, message, monkeypatch):
+    monkeypatch.setitem(timm.models._registry._model_entrypoints, "plain", build)
+    with pytest.raises(UserError, match=message) as caught:
+        create("plain", "student")
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_of_an_architecture_that_contradict_a_flag_are_refused():
+    request = dict(in_chans=None, img_size=None, input_size=None)
+    with pytest.raises(UserError, match="--model-kwargs num_classes=7 contradicts num_classes 3"):
+        create_sized("test_resnet", "student", request, {"num_classes": 7}, num_classes=3)
+    assert create_sized("test_resnet", "student", request, {"num_classes": 3}, num_classes=3).num_classes == 3
+
+
+def test_a_folder_where_a_model_is_wanted_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for name in (str(tmp_path / "images"), "images"):
+        with pytest.raises(UserError, match=f"student: {name} is a folder: local-dir:{name} .* --data-dir {name}"):
+            create(name, "student")
+    (tmp_path / "test_resnet").mkdir()
+    create("test_resnet", "student")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--initial-checkpoint missing.pth", "--initial-checkpoint missing.pth does not exist"),
+        ("--initial-checkpoint junk.pth", "--initial-checkpoint junk.pth is no file of weights"),
+        ("--initial-checkpoint other.pth", r"other.pth does not fit student \(--model\) test_resnet"),
+        ("--pretrained-path missing.pth", "--pretrained-path missing.pth does not exist"),
+        ("--pretrained-path .", "--pretrained-path . does not exist, or is no file"),
+        ("--pretrained-path junk.pth", "--pretrained-path junk.pth is no file of weights"),
+    ],
+)
+def test_weights_of_a_student_that_are_not_there_or_none_are_one_line(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "junk.pth").write_bytes(b"hello, world")
+    torch.save(timm.create_model("test_vit").state_dict(), "other.pth")
+    with pytest.raises(UserError, match=message) as caught:
+        build_student(load_recipe(["--model", "test_resnet", *flags.split()]), 3)
     assert "\n" not in str(caught.value)
 
 

@@ -62,6 +62,16 @@ class Payload:
         return (open, ("/tmp/dccd-timm-executed", "w"))
 
 
+def test_a_checkpoint_of_another_image_size_is_a_teacher_of_that_size(tmp_path):
+    trained = timm.create_model("test_vit", img_size=96, num_classes=3).eval()
+    torch.save(trained.state_dict(), tmp_path / "96.pth")
+    teacher = load_teacher("test_vit", str(tmp_path / "96.pth"), 3)
+    frozen = FrozenTeacher(teacher, (0.5,) * 3, (0.5,) * 3, (3, 32, 32))
+    assert frozen.input_size((3, 32, 32)) == (3, 96, 96)
+    images = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(teacher(images), trained(images))
+
+
 def test_a_pickle_is_refused_and_runs_nothing(tmp_path):
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"state_dict": Payload()}))

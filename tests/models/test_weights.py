@@ -42,6 +42,14 @@ def test_a_file_of_torch_that_is_cut_short(tmp_path):
         check_weights(tmp_path / "w.pth", "w")
 
 
+def test_a_file_that_is_none_of_weights(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"hello, world")
+    with pytest.raises(UserError, match="w is no file of weights"):
+        check_weights(tmp_path / "w.pth", "w")
+    torch.save({"w": torch.ones(9)}, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    check_weights(tmp_path / "w.pth", "w")  # as torch 1.5 wrote it
+
+
 def test_a_pointer_in_place_of_a_pickle(tmp_path):
     (tmp_path / "w.pth").write_bytes(POINTER)
     with pytest.raises(UserError, match="pointer of Git LFS"):

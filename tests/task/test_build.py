@@ -72,6 +72,14 @@ def test_a_pair_that_cannot_work_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "width"), [("student", 24), ("teacher", 32)])
+def test_a_width_of_features_that_is_not_the_networks_is_one_line(name, width):
+    flag = f"--kd-{name}-feature-dim"
+    build("feature", flag, str(width))
+    with pytest.raises(UserError, match=f"{flag} 7: the {name}'s features are {width} wide; drop it"):
+        build("feature", flag, "7")
+
+
 def test_criteria():
     assert build("none", "--smoothing", "0").criterion.__class__.__name__ == "CrossEntropyLoss"
     assert build("none", soft_targets=True).criterion.__class__.__name__ == "SoftTargetCrossEntropy"
