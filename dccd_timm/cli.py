@@ -127,13 +127,15 @@ def report_main(argv: Sequence[str] | None = None) -> None:
         )
         parser.add_argument("run", type=Path, help="a finished run's folder")
         parser.add_argument("--against", type=Path, metavar="RUN2", help="a finished run on the same data")
+        text = "module or .py file that registers the run's own networks, where it is not where it was"
+        parser.add_argument("--import", action="append", dest="modules", default=[], metavar="MODULE", help=text)
         parser.add_about()
         given = parser.parse_args(arguments)
         _log_start()
         from dccd_timm.hub.publisher import HubPublisher
         from dccd_timm.run.redraw import redraw
 
-        redraw(given.run, given.against, HubPublisher)
+        redraw(given.run, given.against, HubPublisher, given.modules)
 
     guarded(run, argv)
 

@@ -147,16 +147,24 @@ def _gather_skipped(skipped: dict[str, int], images: int, accelerator: Accelerat
     return skipped
 
 
+def has_features(network: nn.Module) -> bool:
+    """Whether a network gives its features by timm's two methods, as all of timm's do; one of a user's own may not."""
+    own = hasattr(network, "forward_features") and hasattr(network, "forward_head")
+    return own and getattr(network, "has_features", True)  # a frozen teacher says it of its model
+
+
 class _Member:
     """One network of a pass, with what it has given so far; without an evaluator it gives features only."""
 
     def __init__(self, network: nn.Module, evaluator: Evaluator | None) -> None:
         self.network, self.evaluator = network.eval(), evaluator
+        self.has_features = has_features(network)
         self.answers: list[Tensor] = []
         self.features: list[Tensor] = []
 
     def update(self, images: Tensor, target: Tensor, accelerator: Accelerator, with_features: bool) -> None:
         """Run the network on a batch of images [N, C, H, W] of classes [N]."""
+        with_features = with_features and self.has_features
         if self.evaluator is None and not with_features:
             return
         with accelerator.autocast():

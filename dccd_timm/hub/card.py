@@ -30,18 +30,25 @@ class Export:
     num_classes: int
     input_size: tuple[int, int, int]
     has_labels: bool
+    registered_by: str = ""
 
     @classmethod
     def read(cls, run: Path) -> Self:
         """Read it from a run's folder."""
         config = json.loads((run / "best" / "config.json").read_text(encoding="utf-8"))
         size = tuple(config["pretrained_cfg"]["input_size"])
-        return cls(config["architecture"], config["num_classes"], size, "label_names" in config)
+        known = "label_names" in config, config.get("registered_by", "")
+        return cls(config["architecture"], config["num_classes"], size, *known)
 
     @property
     def is_ours(self) -> bool:
         """Whether the network is one of this package's, which timm alone does not know."""
         return self.architecture.startswith("cifar_")
+
+    @property
+    def is_timms(self) -> bool:
+        """Whether timm alone knows the network."""
+        return not (self.is_ours or self.registered_by)
 
     @property
     def image_mode(self) -> str:
@@ -137,7 +144,7 @@ class Card:
 
     def data(self) -> ModelCardData:
         """The front matter."""
-        tags = ["image-classification", "timm", *([] if self.export.is_ours else ["transformers"])]
+        tags = ["image-classification", "timm", *(["transformers"] if self.export.is_timms else [])]
         source = None
         if self.teacher:
             source = self.teacher.hub_id or self.teacher.name

@@ -32,6 +32,10 @@ def public_settings(settings: Values, architectures: dict[str, str], pins: dict[
         kind = _PUBLISHED.get(key, "yes")
         if kind == "yes" or not value:
             continue
+        if isinstance(value, list | tuple):
+            shown[key] = [Path(place).name for place in value]
+            notes.append(f"{', '.join(shown[key])} is imported first (--import) and is not published: ask its author")
+            continue
         if kind == "dataset":
             source, place = split_dataset(value)
             local = not hub_data(value) if source in _HUB_SOURCES else "/" in place

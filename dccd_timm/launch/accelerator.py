@@ -1,10 +1,8 @@
 """How accelerate is started: launch, device, precision, accumulation, and which process logs."""
 
-import importlib
 import logging
 import os
 import signal
-from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -15,6 +13,7 @@ from timm.layers import set_fast_norm
 
 from dccd_timm.errors import UserError
 from dccd_timm.launch.environment import check_accelerate, check_ranks, is_on, waiting_for_ranks
+from dccd_timm.launch.modules import import_modules
 from dccd_timm.process import end_with_parent
 from dccd_timm.recipe import Recipe, Validation
 
@@ -29,7 +28,7 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
             one that splits the student itself over ranks.
     """
     training = settings if isinstance(settings, Recipe) else None
-    _import_modules(settings.device_modules)
+    import_modules(settings.device_modules)
     check_accelerate(settings)
     world = check_ranks()
     if world > 1:
@@ -63,14 +62,6 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.WARNING)
     return accelerator
-
-
-def _import_modules(modules: Sequence[str]) -> None:
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--device-modules {module} cannot be imported: {error}") from error
 
 
 def _mixed_precision(settings: Recipe | Validation, cpu: bool) -> str | None:

@@ -55,7 +55,7 @@ def check_name(name: str, role: str) -> None:
             raise UserError(folder)
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them all"
-        raise UserError(f"{role}: timm has no model {architecture!r}; {hint}")
+        raise UserError(f"{role}: timm has no model {architecture!r}; {hint}; a network of your own needs --import")
 
 
 def create(name: str, role: str, **kwargs: Any) -> nn.Module:
@@ -218,6 +218,10 @@ def _check_config(path: Path, name: str) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: its config.json cannot be read: {one_line(error)}") from error
     if isinstance(config, dict) and "architecture" in config:
+        architecture = str(config["architecture"])
+        if not timm.is_model(architecture):
+            file = f"{config['registered_by']}, " if config.get("registered_by") else "the module or .py file "
+            raise UserError(f"{name}: timm has no model {architecture!r}: give --import {file}that registers it")
         return
     if isinstance(config, dict) and ("model_type" in config or "architectures" in config):
         kind = (config.get("architectures") or [config.get("model_type")])[0]

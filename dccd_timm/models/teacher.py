@@ -165,6 +165,7 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.num_parameters = sum(p.numel() for p in model.parameters())  # folding takes some away
         self.model = fold_batch_norms(freeze(model)) if fold else freeze(model)
+        self.has_features = hasattr(model, "forward_features") and hasattr(model, "forward_head")
         self.dtype = dtype
         # what timm's tasks read
         self.pretrained_cfg = dict(mean=tuple(mean), std=tuple(std))

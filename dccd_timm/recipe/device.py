@@ -31,5 +31,9 @@ class Device:
         resume="free",
     )
     device_modules: tuple[str, ...] = _device(
-        (), "modules to import first (device plugins, model plugins)", resume="free"
+        (),
+        "module or .py file to import first, e.g. one that registers your own networks; repeatable",
+        each="--import",
+        resume="free",
+        published="file",
     )

@@ -6,7 +6,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from dccd_timm.recipe.foreign import ForeignFlag
-from dccd_timm.recipe.option import GROUPS, kind_of, option_of
+from dccd_timm.recipe.option import GROUPS, kind_of, option_of, spellings_of
 from dccd_timm.recipe.parse import shown_default
 from dccd_timm.recipe.recipe import Recipe
 from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
@@ -55,7 +55,7 @@ def _table(specs: Iterable[Field[Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for spec in specs:
         declared, default = option_of(spec), shown_default(spec)
-        flags = " ".join(f"`{flag}`" for flag in (f"--{spec.name.replace('_', '-')}", *declared.flags))
+        flags = " ".join(f"`{flag}`" for flag in spellings_of(spec))
         reasons = "; ".join(rule.reason for rule in declared.no_effect)
         published = declared.published if declared.published in ("yes", "no") else "name"
         resumed: str = declared.resume if declared.resume in ("listed", "refused") else ""

@@ -124,6 +124,7 @@ def _read_yaml(path: Path, errors: list[str]) -> Values:
     known: Values = {}
     for key, value in (loaded or {}).items():
         name = str(key).replace("-", "_")
+        name = GRAMMAR.spellings.get(name, name)
         if name == "data":  # timm's positional folder, None in most of its args.yaml
             known |= {"data_dir": value} if value else {}
         elif name in GRAMMAR.fields or name in GRAMMAR.foreign:

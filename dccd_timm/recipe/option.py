@@ -45,6 +45,7 @@ class Option:
         help: one phrase for --help and docs/flags.md.
         group: one of :data:`GROUPS`.
         flags: further spellings on the command line.
+        each: a spelling that takes one value of several and may be given several times.
         choices: the values that are allowed, where the annotation is not a ``Literal`` that names them.
         or_pixels: a whole number is allowed beside the choices.
         count: number of values of a tuple.
@@ -63,6 +64,7 @@ class Option:
     help: str
     group: str
     flags: tuple[str, ...] = ()
+    each: str = ""
     choices: tuple[str, ...] = ()
     or_pixels: bool = False
     count: int | None = None
@@ -92,6 +94,12 @@ def option_of(spec: Field[Any]) -> Option:
     """What was declared of a field."""
     declared: Option = spec.metadata["option"]
     return declared
+
+
+def spellings_of(spec: Field[Any]) -> list[str]:
+    """All spellings of a setting's flag."""
+    declared = option_of(spec)
+    return [*filter(None, (f"--{spec.name.replace('_', '-')}", *declared.flags, declared.each))]
 
 
 def default_of(spec: Field[Any]) -> Any:

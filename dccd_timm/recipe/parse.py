@@ -12,7 +12,7 @@ from dccd_timm.errors import UserError
 from dccd_timm.recipe.coerce import coerce
 from dccd_timm.recipe.foreign import ForeignFlag
 from dccd_timm.recipe.help import OneLineParser
-from dccd_timm.recipe.option import GROUPS, default_of, kind_of, option_of
+from dccd_timm.recipe.option import GROUPS, default_of, kind_of, option_of, spellings_of
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +38,13 @@ class Grammar:
         self.refused = {f.name: f for f in refused}
         self.foreign: dict[str, ForeignFlag] = {**{f.name: f for f in taken_over}, **self.refused}
         self.program = program
+        # further long spellings, of keys in a recipe too
+        self.spellings = {
+            flag[2:].replace("-", "_"): name
+            for name, spec in self.fields.items()
+            for flag in spellings_of(spec)
+            if flag.startswith("--")
+        }
 
     def parser(self, shows_all: bool = False) -> OneLineParser:
         """The command line; values stay text until :meth:`typed` reads them. --help shows the usual options, or all."""
@@ -102,7 +109,7 @@ class Grammar:
     def unknown(self, name: str, noun: str) -> str:
         """One line about a name that is no setting, with the nearest one that is."""
         plain = name.lstrip("-").split("=")[0].replace("-", "_")
-        known = [*self.fields, *self.foreign]
+        known = [*self.spellings, *self.foreign]
         # timm's parser takes the beginning of a flag for the whole
         begun = [one for one in known if len(plain) > 2 and one.startswith(plain)]
         near = begun[:1] if len(begun) == 1 else difflib.get_close_matches(plain, known, n=1, cutoff=0.5)
@@ -136,6 +143,9 @@ def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any], is_shown: bool) 
         keywords["metavar"] = "{" + ",".join([*filter(None, kind.choices), *["N"] * declared.or_pixels]) + "}"
     else:
         keywords["metavar"] = {dict: "K=V", int: "N", float: "X", str: "S"}[kind.base]
+    if declared.each:  # one value, so that an argument after it is none of its values
+        group.add_argument(declared.each, **(keywords | {"nargs": 1, "action": "extend"}))
+        keywords |= {"action": "extend", "help": f"{declared.each}, several at once" if is_shown else text}
     group.add_argument(*flags, **keywords)
 
 

@@ -1,5 +1,6 @@
 """A student's features and answers beside those of its teacher, its control and itself before training."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,13 +10,15 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from dccd_timm.batch import Batch
-from dccd_timm.engine.evaluate import Evaluation, Evaluator, evaluate_together
+from dccd_timm.engine.evaluate import Evaluation, Evaluator, evaluate_together, has_features
 from dccd_timm.models.student import build_student
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.pictures import STUDENT, STUDENT_TEACHER, Evidence
 from dccd_timm.report.redundancy import channel_correlation, effective_rank, matched_correlation, mean_off_diagonal
 from dccd_timm.report.schema import Channels, Classes, ClassReport, ConfusedPair, Matched, Redundancy, Report
+
+_logger = logging.getLogger(__name__)
 
 # Images whose pooled features measure redundancy, and the number of confused pairs in a report
 _FEATURE_IMAGES, _PAIRS = 2048, 8
@@ -34,6 +37,9 @@ def evaluate_networks(
 
     The student before its training, built again from the seed, gives features too. Every rank takes part.
     """
+    if accelerator.is_main_process:
+        for name in (name for name, network in networks.items() if not has_features(network)):
+            _logger.warning("the %s has no forward_features and forward_head: no channels of it in the report", name)
     set_seed(recipe.seed)
     start = build_student(recipe, as_timm(networks["student"]).num_classes)[0].to(accelerator.device)
     evaluation = evaluate_together(
@@ -60,10 +66,11 @@ def gather_evidence(
     if evaluation is None:
         return Evidence(report, summaries)
     features = {name: evaluation.features[name] for name in _ORDER if name in evaluation.features}
-    correlations = correlate(features) if features else {}  # this rank may have read no image
-    report.redundancy = measure_redundancy(features, correlations) if features else None
+    known = "student" in features  # this rank may have read no image, and a user's own network gives no features
+    correlations = correlate(features) if known else {}
+    report.redundancy = measure_redundancy(features, correlations) if known else None
     report.classes = compare_answers(evaluation, names, (report.control and report.control.label) or "")
-    return Evidence(report, summaries, features, correlations)
+    return Evidence(report, summaries, features if known else {}, correlations)
 
 
 def correlate(features: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

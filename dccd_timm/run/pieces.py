@@ -15,7 +15,7 @@ from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.launch.guard import log_in_worker
+from dccd_timm.launch.modules import worker_preparation
 from dccd_timm.models.classes import class_names
 from dccd_timm.models.cost import check_input_size
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
@@ -24,6 +24,7 @@ from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.run.classes import number_network, number_split, number_student
+from dccd_timm.run.export import check_own_network
 from dccd_timm.task.build import build_task, teacher_of
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ def build_training(
     dtype = teacher_dtype(recipe, accelerator)
     task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
     optimizer = _prepare(recipe, task, accelerator)
-    rank = Rank(device, accelerator.process_index, accelerator.num_processes, log_in_worker)
+    prepare_worker = worker_preparation(recipe.device_modules)
+    rank = Rank(device, accelerator.process_index, accelerator.num_processes, prepare_worker)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
     val = None
     if splits.val is not None:
@@ -113,6 +115,7 @@ def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, 
     number_student(recipe, student, names)
     check_batch_norm(student, recipe)
     check_input_size(student, recipe.model, tuple(data_config["input_size"]))
+    check_own_network(student, data_config)
     return student, data_config
 
 

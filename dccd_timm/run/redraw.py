@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,20 +28,24 @@ from dccd_timm.run.finish import control_report, load_exported, write_report
 from dccd_timm.run.publisher import Publisher
 
 
-def redraw(folder: Path, against: Path | None, create_publisher: Callable[[Recipe], Publisher]) -> Report:
+def redraw(
+    folder: Path, against: Path | None, create_publisher: Callable[[Recipe], Publisher], modules: Sequence[str] = ()
+) -> Report:
     """Evaluate the exported student of the run in ``folder`` again, with its teacher and its control, or with the
     student of the run ``against``; rewrite redundancy, classes, pictures and card. Metrics stay as they are.
+    ``modules`` are imported in place of those of the run.
 
     Raises:
         UserError: for a folder without a finished run, or runs that cannot be compared.
     """
     report, recipe = _read_run(folder)
+    recipe = dataclasses.replace(recipe, device_modules=tuple(modules) or recipe.device_modules, log_with="none")
     control_run = against or folder / "control"
     if against is not None:
         report.control = _other_student(recipe, folder, against)
     elif control := Report.read(control_run):
         report.control = control_report(control, report)
-    accelerator = start_accelerator(dataclasses.replace(recipe, log_with="none"))
+    accelerator = start_accelerator(recipe)
     evaluation, names = None, None
     if recipe.val_split:
         evaluation, names = _evaluate(recipe, folder, control_run if report.control else None, accelerator)

@@ -23,7 +23,7 @@ from dccd_timm.engine.evaluate import evaluate_together
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
-from dccd_timm.launch.guard import log_in_worker
+from dccd_timm.launch.modules import worker_preparation
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.models.classes import class_names
 from dccd_timm.models.load import create_sized
@@ -92,7 +92,8 @@ def _evaluate(options: Validation, model: nn.Module, config: DataConfig, acceler
     if options.torchcompile:
         compiled = torch.compile(model, backend=options.torchcompile, mode=options.torchcompile_mode)
         networks["model"] = cast(nn.Module, compiled)
-    rank = Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, log_in_worker)
+    prepare_worker = worker_preparation(options.device_modules)
+    rank = Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, prepare_worker)
     loader = build_eval_loader(images, split, config, num_classes, rank)
     create_evaluator = partial(ClassificationEvaluator, device=accelerator.device)
     evaluation = evaluate_together(networks, loader, accelerator, create_evaluator, options.channels_last)

@@ -43,6 +43,23 @@ def front(card):
     return ModelCard(card.text()).data.to_dict()
 
 
+def test_a_network_of_the_authors_own_says_what_timm_needs_and_that_no_code_is_published(run):
+    folder = run(flags=["--import", "/home/alice/my_models.py"])
+    plain = Card(folder).text()
+    config = json.loads((folder / "best/config.json").read_text())
+    config |= {"architecture": "my_net", "registered_by": "my_models"}
+    (folder / "best/config.json").write_text(json.dumps(config))
+    card = Card(folder, "alice/student")
+    assert "plain timm loads it" in plain and "plain timm loads it" not in card.text()
+    assert (
+        "timm loads it once its author's module `my_models`, which registers `my_net`, has been imported" in card.text()
+    )
+    assert re.search(r"^import my_models  # its author's", card.text(), re.MULTILINE)
+    assert "my_models.py is imported first (--import) and is not published" in card.text()
+    assert "/home/alice" not in card.text() + card.recipe() + card.args()
+    assert "transformers" in front(Card(run()))["tags"] and "transformers" not in front(card)["tags"]
+
+
 def test_base_model_is_what_the_student_started_from_and_the_teacher_is_not(run):
     teacher = {"hub_id": "timm/resnet34.tv_in1k", "license": "bsd-3-clause"}
     card = Card(run(teacher=teacher), "alice/student")

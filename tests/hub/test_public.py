@@ -29,6 +29,8 @@ from dccd_timm.recipe.rules import defaults
         ("kd_model_name", "local-dir:/home/alice/run/best", "resnet50", True),
         ("initial_checkpoint", "/home/alice/a.safetensors", "a.safetensors", True),
         ("initial_checkpoint", "hf-hub:alice/start", "hf-hub:alice/start", False),
+        ("device_modules", ["/home/alice/my_models.py", "plugin"], ["my_models.py", "plugin"], True),
+        ("device_modules", [], [], False),
         ("model_kwargs", {"weights": "/home/alice/w.bin"}, {"weights": "w.bin"}, False),
         ("input_key", "hf_abcdefghijklmnop", "hf_...", False),
     ],

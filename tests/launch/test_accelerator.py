@@ -46,5 +46,5 @@ def test_settings_reach_accelerate(fresh_accelerator, monkeypatch):
 
 
 def test_a_device_module_that_does_not_exist_is_named(fresh_accelerator):
-    with pytest.raises(UserError, match="--device-modules no_such_plugin cannot be imported"):
+    with pytest.raises(UserError, match="--import no_such_plugin cannot be imported"):
         start_accelerator(load_recipe(["--device", "cpu", "--device-modules", "no_such_plugin"]))

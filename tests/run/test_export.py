@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dccd_timm.errors import UserError
-from dccd_timm.run.export import export
+from dccd_timm.run.export import check_own_network, export
 
 CONFIG = {
     "input_size": (3, 48, 40), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2), "interpolation": "bilinear",
@@ -90,3 +90,60 @@ def test_a_student_that_overflows_on_noise_is_still_itself(student, tmp_path):
     assert student(torch.randn(1, 3, 48, 40)).isnan().any()
     export(student, tmp_path / "best", CONFIG, None, {})
     assert (tmp_path / "best" / "model.safetensors").is_file()
+
+
+class Own(torch.nn.Module):
+    """A network of a user's own, without any of timm's methods."""
+
+    def __init__(self, num_classes=1000, in_chans=3, drop_rate=0.0):
+        super().__init__()
+        self.num_classes, self.num_features = num_classes, in_chans
+        self.fc = torch.nn.Linear(in_chans, num_classes)
+
+    def forward(self, x):
+        return self.fc(x.mean((2, 3)))
+
+
+def own_whole(pretrained=False, **kwargs):
+    return timm.models.build_model_with_cfg(Own, "own_whole", pretrained, **kwargs)
+
+
+def own_forgets(pretrained=False, num_classes=1000, **kwargs):
+    return timm.models.build_model_with_cfg(Own, "own_forgets", False, num_classes=num_classes)
+
+
+def own_default(pretrained=False, num_classes=1000, **kwargs):
+    net = Own(num_classes)
+    net.pretrained_cfg = {"architecture": "own_default", "input_size": (3, 8, 8)}
+    return net
+
+
+def own_fails(pretrained=False, **kwargs):
+    net = Own(kwargs["num_classes"])
+    net.pretrained_cfg = {"architecture": "own_fails", "input_size": (3, 8, 8)}
+    return net
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (own_whole, None),
+        (own_forgets, "timm does not load the student's weights again"),
+        (own_default, "timm does not load the student's weights again"),
+        (own_fails, "timm cannot build the student again from its config.json: 'num_classes'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_network_of_the_users_own_is_tried_before_it_is_trained(function, said):
+    timm.models.register_model(function)
+    model = timm.create_model(function.__name__, num_classes=3)
+    config = dict(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0, interpolation="bilinear",
+                  crop_mode="center")  # fmt: skip
+    if said is None:
+        check_own_network(model, config)
+        return
+    with pytest.raises(UserError) as caught:
+        check_own_network(model, config)
+    assert said in str(caught.value) and "build_model_with_cfg(Network, NAME, pretrained, **kwargs)" in str(
+        caught.value
+    )
