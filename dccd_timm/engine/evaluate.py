@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -48,6 +48,24 @@ class Evaluation:
     def counts(self) -> dict[str, int]:
         """The number of images that the metrics are from, and of those that could not be read."""
         return {"images": len(self.target), "skipped": sum(self.skipped.values())}
+
+    def joined(self, other: "Evaluation") -> "Evaluation":
+        """This with the networks of ``other``, a pass over the same images."""
+        return replace(
+            self,
+            metrics=self.metrics | other.metrics,
+            answers=self.answers | other.answers,
+            features=self.features | other.features,
+        )
+
+    def only(self, network: str) -> "Evaluation":
+        """This for one network."""
+        return replace(
+            self,
+            metrics={network: self.metrics[network]},
+            answers={network: self.answers[network]},
+            features={name: features for name, features in self.features.items() if name == network},
+        )
 
     def agreement(self, network: str, other: str) -> float:
         """The images, in percent, to which both networks give the same class."""

@@ -233,7 +233,9 @@ class FrozenTeacher(nn.Module):
         if channels != student_size[0]:
             steps.append("made grey" if self.to_grey else "made colour")
         if not self.same_normalisation:
-            steps.append("normalised with its own mean and std")
+            own = resolve_input_data_config(self.model)
+            mean, std = (" ".join(f"{value:.4g}" for value in own[name]) for name in ("mean", "std"))
+            steps.append(f"normalised with its own mean {mean} and std {std}")
         return f"{channels}x{height}x{width}, {', '.join(steps)}" if steps else ""
 
     def input_size(self, student_size: Sequence[int]) -> tuple[int, int, int]:

@@ -1,11 +1,14 @@
 """Files of weights that are none, or damaged: found before a reader fails on them without the cause."""
 
+import hashlib
 import pickle
 import tarfile
 import zipfile
 from pathlib import Path
 
 import safetensors
+import torch
+from torch import nn
 
 from dccd_timm.errors import UserError, one_line
 
@@ -38,3 +41,12 @@ def check_weights(path: Path, what: str) -> None:
             raise UserError(
                 f"{what} is cut short or damaged: copy or download it again ({one_line(error, 120)})"
             ) from error
+
+
+def hash_weights(model: nn.Module) -> str:
+    """A SHA-256 of a model's parameters and buffers, by their names."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -84,6 +84,12 @@ class Distil:
         or_pixels=True,
         no_effect=(_NO_TEACHER,),
     )
+    allow_weak_teacher: bool = _kd(
+        False,
+        "train although the teacher is near chance on the validation split, or below a pretrained student",
+        no_effect=(_NO_TEACHER,),
+        resume="free",
+    )
     kd_distill_type: str = _kd(
         "logit",
         "method; all but dccd and none are timm's own tasks",

@@ -21,6 +21,7 @@ class StartFacts:
     student: NetworkReport
     teacher: NetworkReport | None
     teacher_sees: str
+    evaluated: dict[str, int] | None = None
     gmacs: dict[str, float | None]
     terms: dict[str, float]
     images: int | None
@@ -47,7 +48,7 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     columns = f", columns {facts.columns[0]} and {facts.columns[1]}" if facts.columns else ""
     lines = {
         "student": f"{_network(facts.student, facts.gmacs.get('student'))}, weights: {weights_of(facts.student)}",
-        "teacher": _network(facts.teacher, facts.gmacs.get("teacher")) if facts.teacher else "",
+        "teacher": _teacher(facts.teacher, facts) if facts.teacher else "",
         "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
         "method": ", ".join([method.name, *loss, *weights]),
         "data": f"{recipe.dataset or recipe.data_dir}: {facts.images} images, {facts.classes} classes, {size}{columns}",
@@ -62,6 +63,14 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
 def _network(network: NetworkReport, gmacs: float | None) -> str:
     cost = "" if not gmacs else f", {gmacs:.3g} GMACs" if gmacs >= 0.1 else f", {1000 * gmacs:.3g} MMACs"
     return f"{network.name}, {network.parameters_m:.3f} M parameters{cost}"
+
+
+def _teacher(teacher: NetworkReport, facts: StartFacts) -> str:
+    text = _network(teacher, facts.gmacs.get("teacher"))
+    if facts.evaluated is None or teacher.top1 is None:
+        return f"{text}, not evaluated: no validation split"
+    skipped = f", {facts.evaluated['skipped']} unreadable" if facts.evaluated["skipped"] else ""
+    return f"{text}, top-1 {teacher.top1:.2f} % of {facts.evaluated['images']} images{skipped}"
 
 
 def weights_of(network: NetworkReport) -> str:

@@ -21,7 +21,7 @@ from dccd_timm.report.schema import Channels, Classes, ClassReport, ConfusedPair
 _logger = logging.getLogger(__name__)
 
 # Images whose pooled features measure redundancy, and the number of confused pairs in a report
-_FEATURE_IMAGES, _PAIRS = 2048, 8
+FEATURE_IMAGES, _PAIRS = 2048, 8
 _BEFORE = "student before training"
 _ORDER = ("teacher", "student", "control", _BEFORE)
 
@@ -48,7 +48,7 @@ def evaluate_networks(
         accelerator,
         create_evaluator,
         recipe.channels_last,
-        feature_images=_FEATURE_IMAGES,
+        feature_images=FEATURE_IMAGES,
         features_only={_BEFORE: start},
     )
     assert evaluation is not None  # no signal stops it

@@ -10,10 +10,11 @@ from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.console import StartFacts, start_block
 from dccd_timm.report.pictures import draw_views
-from dccd_timm.run.finish import hardware, student_report, teacher_report
+from dccd_timm.run.finish import add_metrics, hardware, student_report, teacher_report
 from dccd_timm.run.folder import clean_up, write_settings
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.resume import ResumePoint
+from dccd_timm.run.teacher import write_evaluation
 from dccd_timm.task.build import term_weights
 
 
@@ -29,6 +30,7 @@ def begin_run(
         clean_up(folder)
         resumed = point.state is not None
         write_settings(folder, recipe, point.history, resumed)
+        write_evaluation(training, folder)
         if not resumed:
             batch, config = training.loader.peek(), training.data_config
             with logged_failure("report/views.png was not drawn", folder):
@@ -42,9 +44,13 @@ def start_facts(
 ) -> StartFacts:
     """What the start block shows of a training beside its recipe."""
     num_classes: int = training.student.num_classes  # type: ignore[assignment]
+    teacher, evaluation = teacher_report(recipe, training), training.teacher_evaluation
+    if teacher and evaluation:
+        add_metrics(teacher, "teacher", evaluation)
     return StartFacts(
         student=student_report(recipe, training.student, training.student),
-        teacher=teacher_report(recipe, training),
+        teacher=teacher,
+        evaluated=evaluation.counts if evaluation else None,
         teacher_sees=training.teacher.conversions(training.data_config["input_size"]) if training.teacher else "",
         gmacs=_gmacs(training),
         terms=term_weights(training.task),

@@ -1,6 +1,7 @@
 """Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader, check_readable
 from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
+from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.modules import worker_preparation
@@ -21,6 +23,7 @@ from dccd_timm.models.cost import check_input_size
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
 from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.models.timm_model import as_timm
+from dccd_timm.models.weights import hash_weights
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.run.classes import number_network, number_split, number_student
@@ -55,7 +58,11 @@ def open_splits(recipe: Recipe) -> Splits:
 
 @dataclass
 class Training:
-    """What one training is made of; ``teacher`` takes the student's images."""
+    """What one training is made of.
+
+    ``teacher`` takes the student's images; ``teacher_weights`` is a hash of its weights, ``teacher_evaluation`` its
+    validation before the training, and ``teacher_key`` what that depends on, empty when it is kept already.
+    """
 
     student: nn.Module
     task: TrainingTask
@@ -65,6 +72,9 @@ class Training:
     schedule: Schedule
     loader: TrainLoader
     val: EvalLoader | None
+    teacher_weights: str = ""
+    teacher_evaluation: Evaluation | None = None
+    teacher_key: str = ""
 
 
 def build_training(
@@ -81,13 +91,8 @@ def build_training(
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = _build_student(recipe, splits.train.names)
     num_classes = as_timm(student).num_classes
-    teacher = None
-    if recipe.kd_model_name:
-        teacher = load_teacher(
-            recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes, "teacher (--kd-model-name)"
-        )
-        theirs = class_names(teacher, recipe.kd_teacher_checkpoint)
-        number_network(teacher, theirs, splits.train.names, f"teacher {recipe.kd_model_name}")
+    teacher = _load_teacher(recipe, recipe.kd_model_name, num_classes, splits.train.names)
+    teacher_weights = hash_weights(teacher) if teacher is not None and splits.val is not None else ""
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)
     dtype = teacher_dtype(recipe, accelerator)
     task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
@@ -103,7 +108,16 @@ def build_training(
     evaluated = teacher_of(task)
     if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
         evaluated = _evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
-    return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val)
+    return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights)
+
+
+def _load_teacher(recipe: Recipe, name: str | None, num_classes: int, names: Sequence[str] | None) -> nn.Module | None:
+    """The teacher of this ``name``, which answers in the order of the classes ``names``; None without one."""
+    if name is None:
+        return None
+    teacher = load_teacher(name, recipe.kd_teacher_checkpoint, num_classes, "teacher (--kd-model-name)")
+    number_network(teacher, class_names(teacher, recipe.kd_teacher_checkpoint), names, f"teacher {name}")
+    return teacher
 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:

@@ -18,6 +18,7 @@ from dccd_timm.run.folder import FolderLock, UntrainedFolder, existing_parent, w
 from dccd_timm.run.pieces import Splits, build_training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import find_resume_point
+from dccd_timm.run.teacher import evaluate_teacher
 
 
 def train_student(
@@ -50,6 +51,7 @@ def train_student(
     training.loader.prepare.set_epoch(point.start.epoch)
     training.loader.peek()  # bad data of any rank stops the run before anything is written
     accelerator.wait_for_everyone()
+    evaluate_teacher(recipe, splits, training, folder, accelerator, resumed=point.state is not None)
     run, existing = folder.parent if main else folder, existing_parent(folder)
     lock.acquire()
     if accelerator.is_main_process:

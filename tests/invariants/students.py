@@ -172,6 +172,8 @@ def train(root: Path, case: Case, inputs: dict[str, Path], run: Path) -> Row:
     """Hashes of the case's student, trained by the code in ``root`` in the folder ``run``."""
     flags = f"{COMMON} {IMAGES[case.images]} {case.flags}".format(**inputs).split()
     flags += ["--output", str(run.parent), "--experiment", run.name]
+    if "allow_weak_teacher" in (root / "dccd_timm" / "recipe" / "distil.py").read_text() and "--kd-model-name" in flags:
+        flags.append("--allow-weak-teacher")  # older code takes any
     if case.interrupt:
         run_training(root, flags, case.processes, interrupt_in=run)
         flags += ["--resume", str(run)]

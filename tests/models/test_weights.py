@@ -2,10 +2,11 @@
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from dccd_timm.errors import UserError
-from dccd_timm.models.weights import check_weights
+from dccd_timm.models.weights import check_weights, hash_weights
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234\n"
 
@@ -54,3 +55,12 @@ def test_a_pointer_in_place_of_a_pickle(tmp_path):
     (tmp_path / "w.pth").write_bytes(POINTER)
     with pytest.raises(UserError, match="pointer of Git LFS"):
         check_weights(tmp_path / "w.pth", "w")
+
+
+def test_the_hash_of_weights_knows_every_value_and_no_place():
+    first, same = (timm.create_model("test_resnet", num_classes=2) for _ in range(2))
+    same.load_state_dict(first.state_dict())
+    assert hash_weights(first) == hash_weights(same)
+    same.get_buffer("bn1.running_mean")[0] += 1e-6
+    assert hash_weights(first) != hash_weights(same)
+    assert hash_weights(first.half()) != hash_weights(first.float())

@@ -80,7 +80,7 @@ def test_validate_gives_the_cards_number(model_hub, pushed, parquet, tmp_path):
 def test_student_start_and_teacher_come_from_the_hub(model_hub, pushed, parquet, tmp_path):
     done = run_program(
         "--dataset", f"hfids/{parquet}", "--val-split", "test", "--model", "hf-hub:alice/student@main", "--pretrained",
-        "--kd-model-name", "hf-hub:alice/student", "--kd-distill-type", "dccd", "-b", 16, "-j", 0, "--epochs", 1,
+        "--kd-model-name", "hf-hub:alice/student", "--allow-weak-teacher", "--kd-distill-type", "dccd", "-b", 16, "-j", 0, "--epochs", 1,
         "--warmup-epochs", 0, "--lr", 0, "--output", tmp_path, "--experiment", "r", env=model_hub.environment(tmp_path, READ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -30,7 +30,7 @@ def test_the_start_block_shows_networks_method_and_the_weight_of_every_term():
     recipe = load_recipe(["--data-dir", "d", "--kd-model-name", "resnet34", "--kd-distill-type", "dccd", "-b", "32"])
     found = lines(start_block(recipe, facts()))
     assert found["student"] == "resnet18, 11.690 M parameters, 1.81 GMACs, weights: random"
-    assert found["teacher"] == "resnet34, 21.800 M parameters"
+    assert found["teacher"] == "resnet34, 21.800 M parameters, not evaluated: no validation split"
     assert found["method"] == "dccd, task 1, kd 0.5, contrast 5, mirror 0.25"
     assert found["data"] == "d: 1000 images, 10 classes, 3x224x224"
     assert found["update"].startswith("64 images x 2 views, 12 updates per epoch, 3 epochs, sgd at 0.05")
@@ -49,6 +49,13 @@ def test_the_start_block_names_the_columns_of_a_table():
     recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
     found = lines(start_block(recipe, facts(columns=("photo", "json/label"))))
     assert found["data"] == "d: 1000 images, 10 classes, 3x224x224, columns photo and json/label"
+
+
+@pytest.mark.parametrize(("skipped", "more"), [(0, ""), (2, ", 2 unreadable")])
+def test_the_start_block_says_how_good_the_teacher_is(skipped, more):
+    recipe = load_recipe(["--data-dir", "d", "--kd-model-name", "resnet34"])
+    found = lines(start_block(recipe, facts(evaluated={"images": 98, "skipped": skipped})))
+    assert found["teacher"] == f"resnet34, 21.800 M parameters, top-1 75.00 % of 98 images{more}"
 
 
 def test_a_training_without_teacher_has_no_line_for_it():

@@ -43,7 +43,7 @@ def run(folders, tmp_path, monkeypatch, fresh_accelerator, capsys):
     recipe = load_recipe([
         "--data-dir", str(folders), "--val-split", "validation", "--dccd-views", "2", "--model", "test_resnet", "--img-size", "32", "-b", "16", "-j", "0",
         "--epochs", "1", "--warmup-epochs", "0", "--kd-model-name", "test_resnet", "--kd-teacher-checkpoint",
-        str(tmp_path / "teacher.pth"), "--output", str(tmp_path / "out"), "--experiment", "run",
+        str(tmp_path / "teacher.pth"), "--output", str(tmp_path / "out"), "--experiment", "run", "--allow-weak-teacher",
     ])  # fmt: skip
     recipe = dataclasses.replace(recipe, kd_distill_type="mirror", dccd_control="mirror")
     train(recipe, HubPublisher(recipe))

@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures")]
 DISTILLED = "--model deit_tiny_distilled_patch16_224 --model-kwargs depth=1 embed_dim=48 num_heads=3"
 
 
+WEAK = "--allow-weak-teacher"
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return write_folders(tmp_path_factory.mktemp("images"), per_class=(4, 3))
@@ -54,7 +57,7 @@ def loss_of(folder):
 @pytest.mark.parametrize("ema", [[], ["--model-ema", "--model-ema-decay", 0.5]], ids=["plain", "ema"])
 @pytest.mark.parametrize("method", ["none", "logit", "feature", "token", "dccd"])
 def test_bfloat16_on_the_cpu(method, ema, images, teacher, tmp_path, fresh_accelerator):
-    more = [] if method == "none" else ["--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", method]
+    more = [] if method == "none" else ["--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", method, WEAK]
     more += DISTILLED.split() if method == "token" else []
     report = run(images, tmp_path, "--amp", "--amp-dtype", "bfloat16", *more, *ema)
     assert report.hardware.precision == "amp bfloat16" and report == Report.read(tmp_path / "run")
@@ -65,7 +68,7 @@ def test_bfloat16_on_the_cpu(method, ema, images, teacher, tmp_path, fresh_accel
 
 def test_the_launchers_bfloat16_with_a_control(images, teacher, tmp_path, fresh_accelerator, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    distil = ["--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "logit", "--dccd-control", "none"]
+    distil = ["--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", "logit", "--dccd-control", "none", WEAK]
     report = run(images, tmp_path, *distil)
     assert report.hardware.precision == "amp bfloat16"
     for name, network in (("run", report.student), ("run/control", report.control)):

@@ -1,7 +1,7 @@
 """What every source of images offers to the loaders, and what it is given to read them."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,6 +77,11 @@ class Source(Protocol):
         moved = [order[name] for name in self.names or ()]
         self.indices = moved if self.indices is None else [moved[index] for index in self.indices]
         self.names = names
+
+    def paths(self) -> Sequence[str]:
+        """Files and addresses of its images, or of its shards, as far as known; other images have others, or newer
+        files."""
+        return [self.folder] if self.folder else []
 
     @property
     def shuffle_block(self) -> int | None:

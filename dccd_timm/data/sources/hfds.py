@@ -1,5 +1,6 @@
 """``hfds/``: data sets that ``datasets`` downloads or converts as a whole, with random access."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dccd_timm.data.decode import Record
@@ -65,6 +66,10 @@ class HfdsSource(IndexedSource):
             rows = rows.cast_column(image_key, datasets.Image(decode=False))
         self.rows, self.image_key, self.targets = rows, image_key, targets
         self.names, self.columns, self.num_samples = names, columns, len(targets)
+
+    def paths(self) -> Sequence[str]:
+        """Those of the tables that datasets made."""
+        return [str(file["filename"]) for file in self.rows.cache_files]
 
     def record(self, index: int) -> Record:
         """The image at ``index``, undecoded."""

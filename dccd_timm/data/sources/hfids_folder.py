@@ -89,6 +89,10 @@ class HfidsFolder(IndexedSource):
         self.images, self.names, self.num_samples = images, names, len(images)
         self.root = common_folder([path for path, _ in images])
 
+    def paths(self) -> Sequence[str]:
+        """Those of its images."""
+        return [path.partition("::")[0] for path, _ in self.images]
+
     def record(self, index: int) -> Record:
         """The image at ``index``; a local one is opened when it is decoded."""
         path, target = self.images[index]

@@ -1,7 +1,7 @@
 """``hfids/`` streams: parquet and webdataset tars, on disk or on the Hub, read shard by shard through datasets."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -56,6 +56,10 @@ class HfidsStream(Source):
     def num_shards(self) -> int:
         """Parts that can be read independently of each other."""
         return int(self.dataset.num_shards)
+
+    def paths(self) -> Sequence[str]:
+        """Those of its shards."""
+        return self.files
 
     @property
     def shuffle_block(self) -> int:

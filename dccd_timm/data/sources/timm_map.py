@@ -1,10 +1,12 @@
 """timm's readers with random access: folders, tars, ``torch/``."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from timm.data import ImageDataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
+from torchvision.datasets import DatasetFolder
 
 from dccd_timm.data.decode import Record
 from dccd_timm.data.sources.indexed import IndexedSource
@@ -26,6 +28,14 @@ class TimmMapSource(IndexedSource):
         self, dataset: "VisionDataset[Any] | ImageDataset", names: list[str] | None, mapped: list[int] | None = None
     ) -> None:
         self.dataset, self.names, self.mapped, self.num_samples = dataset, names, mapped, len(dataset)
+
+    def paths(self) -> Sequence[str]:
+        """Those of its images in folders, else the root of all."""
+        reader = getattr(self.dataset, "reader", self.dataset)
+        if isinstance(reader, ReaderImageFolder | DatasetFolder):
+            return [str(path) for path, *_ in reader.samples]
+        root = self.folder or getattr(reader, "root", None)
+        return [str(root)] if root else []
 
     def record(self, index: int) -> Record:
         """The record at ``index``; raises OSError, ValueError or SyntaxError when its reader cannot read it."""

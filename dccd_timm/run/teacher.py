@@ -1,0 +1,169 @@
+"""The teacher on the validation split, before it teaches: evaluated once for a run, its resumes and its control."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from dccd_timm.atomic import write_with
+from dccd_timm.data.sources import Source
+from dccd_timm.engine.evaluate import Evaluation, evaluate_together
+from dccd_timm.errors import UserError, logged_failure
+from dccd_timm.models.student import started_from
+from dccd_timm.models.timm_model import as_timm
+from dccd_timm.recipe import Recipe
+from dccd_timm.report.evidence import FEATURE_IMAGES
+from dccd_timm.run.pieces import Splits, Training
+
+_logger = logging.getLogger(__name__)
+
+# In the folder of a run, or of its control, whichever evaluated the teacher.
+EVALUATION = "teacher-evaluation.safetensors"
+_NAME = "teacher"
+
+
+def evaluate_teacher(
+    recipe: Recipe, splits: Splits, training: Training, folder: Path, accelerator: Accelerator, resumed: bool
+) -> None:
+    """Evaluate the teacher of a ``training`` on the validation split, unless its run in ``folder`` or the run's control
+    did, and refuse a weak one. The generators of random numbers stay as they are.
+
+    Raises:
+        UserError: when the teacher is near chance, or below a pretrained student that has not been ``resumed``.
+    """
+    if training.teacher is None or training.val is None or splits.val is None:
+        return
+    key = _key(recipe, splits.val, training, accelerator) if accelerator.is_main_process else ""
+    known = _read(folder, key) if key else None
+    # the features are those of each rank's own images, and only the main process shows them
+    shared: Evaluation | None = broadcast_object_list([known and dataclasses.replace(known, features={})])[0]
+    student_top1 = None
+    if shared is None:
+        networks: dict[str, nn.Module] = {_NAME: training.teacher}
+        if not resumed and started_from(recipe, training.student):
+            networks["student"] = training.student
+        with _kept_random_states(accelerator.device):
+            found = evaluate_together(
+                networks, training.val, accelerator, training.task.create_evaluator, recipe.channels_last,
+                feature_images=FEATURE_IMAGES,
+            )  # fmt: skip
+        assert found is not None  # no signal stops it
+        known = found.only(_NAME)
+        student_top1 = found.metrics["student"]["top1"] if "student" in networks else None
+    training.teacher_evaluation = known or shared
+    assert training.teacher_evaluation is not None
+    training.teacher_key = "" if shared else key
+    fault = _fault(training.teacher_evaluation, as_timm(training.student).num_classes, student_top1)
+    if fault:
+        _refuse(recipe, training.teacher_evaluation, fault, accelerator)
+
+
+@contextlib.contextmanager
+def _kept_random_states(device: torch.device) -> Iterator[None]:
+    """Leave the generators of the training as they were, whatever a reader of images draws."""
+    python, array = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    random.setstate(python)
+    np.random.set_state(array)
+
+
+def write_evaluation(training: Training, folder: Path) -> None:
+    """Keep what a teacher answered in the ``folder`` of its run, for resumes and the report, unless it is kept."""
+    evaluation = training.teacher_evaluation
+    if evaluation is None or not training.teacher_key:
+        return
+    tensors = {"target": evaluation.target, "answers": evaluation.answers[_NAME], **evaluation.features}
+    metadata = {"key": training.teacher_key, "metrics": evaluation.metrics[_NAME], "skipped": evaluation.skipped}
+    texts = {name: json.dumps(value) for name, value in metadata.items()}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with logged_failure("a resume will evaluate the teacher again", folder):
+        write_with(folder / EVALUATION, lambda path: safetensors.torch.save_file(contiguous, path, texts))
+
+
+def near_chance(num_classes: int) -> float:
+    """The top-1 in percent below which a classifier hardly knows its classes: twice chance, with few classes 10 points
+    above chance, and 5 % from 1,000 classes on."""
+    if num_classes >= 1000:
+        return 5.0
+    return 100 * min(2 / num_classes, 1 / num_classes + 0.1) if num_classes > 1 else 0.0
+
+
+def _fault(evaluation: Evaluation, num_classes: int, student_top1: float | None) -> str | None:
+    """What is wrong with a teacher of this ``evaluation``, beside a pretrained student where there is one."""
+    top1, limit = evaluation.metrics[_NAME]["top1"], near_chance(num_classes)
+    if top1 < limit:
+        return f"near chance for {num_classes} classes (below {limit:.3g} %)"
+    if student_top1 is not None and top1 < student_top1:
+        return f"below the pretrained student itself ({student_top1:.2f} %)"
+    return None
+
+
+def _refuse(recipe: Recipe, evaluation: Evaluation, fault: str, accelerator: Accelerator) -> None:
+    """Stop before a training by a weak teacher, or warn where the recipe allows it."""
+    line = (
+        f"teacher {recipe.kd_model_name} has a top-1 of {evaluation.metrics[_NAME]['top1']:.2f} % on"
+        f" {evaluation.counts['images']} images of split {recipe.val_split}, {fault}"
+    )
+    if not recipe.allow_weak_teacher:
+        raise UserError(
+            f"{line}: its normalisation, the order of its classes or its checkpoint is probably wrong;"
+            " --allow-weak-teacher trains with it all the same"
+        )
+    if accelerator.is_main_process:
+        _logger.warning("%s", line)
+
+
+def _key(recipe: Recipe, split: Source, training: Training, accelerator: Accelerator) -> str:
+    """A hash of all that the evaluation depends on, the order of its images too."""
+    assert training.teacher is not None and training.val is not None
+    parts = [
+        training.teacher_weights,
+        training.teacher.conversions(training.data_config["input_size"]),
+        training.teacher.dtype or (torch.float32 if accelerator.mixed_precision == "no" else None),
+        accelerator.mixed_precision,
+        dict(training.data_config),
+        (split.num_samples, split.names, split.indices, split.columns),
+        (recipe.dataset, recipe.dataset_revision, recipe.val_split, recipe.input_img_mode),
+        (accelerator.num_processes, training.val.batch_size, recipe.workers),
+        *map(_version, split.paths()),
+    ]
+    return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _version(path: str) -> str:
+    """A file with what changes when it is written again; an address as it is."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):
+        return path
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _read(folder: Path, key: str) -> Evaluation | None:
+    """What the run in ``folder`` kept under this ``key``, or its control."""
+    for path in (folder / EVALUATION, folder / "control" / EVALUATION):
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                texts = file.metadata() or {}
+                if json.loads(texts.get("key", "null")) != key:
+                    continue
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (OSError, safetensors.SafetensorError):
+            continue
+        target, answers = tensors.pop("target"), tensors.pop("answers")
+        metrics, skipped = json.loads(texts["metrics"]), json.loads(texts["skipped"])
+        return Evaluation({_NAME: metrics}, target, {_NAME: answers}, tensors, skipped)
+    return None
