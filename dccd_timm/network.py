@@ -1,14 +1,17 @@
 """Requests to the Hugging Face Hub: time limits, which errors are transient, and the loop that tries again."""
 
+import contextlib
 import functools
 import logging
 import math
+import os
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from huggingface_hub import set_client_factory
+from huggingface_hub import constants, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from dccd_timm.errors import UserError, one_line
@@ -22,6 +25,8 @@ _logger = logging.getLogger(__name__)
 # Seconds to connect, to read, to write and to wait for a free connection; the Hub client's own are infinite.
 TIMEOUTS = (10.0, 120.0, 120.0, 10.0)
 _LONGEST_WAIT = 60.0
+# Seconds until a line says what is waited for, and between that and the next ones
+_ANNOUNCED = (3.0, 12.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 _CONFLICTS = 5
 
 
@@ -78,6 +83,27 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, (*final, OfflineModeIsEnabled, LocalTokenNotFoundError)):
         return False
     return error.__cause__ is None or is_transient(error.__cause__)
+
+
+@contextlib.contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Run a block that may wait for the Hub: a line says so after 3 seconds, and again ever less often."""
+    done = threading.Event()
+
+    def watch() -> None:
+        begin = time.monotonic()
+        for pause in _ANNOUNCED:
+            if done.wait(pause):
+                return
+            _logger.info("%s: waiting for %s for %.0f s", what, constants.ENDPOINT, time.monotonic() - begin)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    if os.environ.get("RANK", "0") == "0":
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 class Patience:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import time
 
 import huggingface_hub
 import pyarrow
@@ -141,3 +142,19 @@ def test_an_action_is_tried_until_it_succeeds_or_tries_are_over(pauses, caplog):
     errors.append(ValueError("wrong"))
     with pytest.raises(ValueError, match="wrong"):
         retry(action, "could not push", Patience(tries=3))
+
+
+def test_a_wait_is_announced_after_some_seconds_and_ever_less_often(monkeypatch, caplog):
+    monkeypatch.setattr(network, "_ANNOUNCED", (0.05, 0.05, 60.0))
+    caplog.set_level(logging.INFO)
+    with network.announced("student x"):
+        pass
+    assert not caplog.records
+    with network.announced("student x"):
+        time.sleep(0.5)
+    assert len(caplog.records) == 2
+    assert caplog.messages[0].startswith("student x: waiting for https://huggingface.co for 0 s")
+    monkeypatch.setenv("RANK", "1")  # rank 0 says it for all
+    with network.announced("student x"):
+        time.sleep(0.2)
+    assert len(caplog.records) == 2

@@ -45,6 +45,9 @@ def log_in_worker(number: int) -> None:
 
 
 def _log_to_console(level: int) -> None:
+    # Both libraries log every retry, in two lines each, twice; they read this when they are imported.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
     console = logging.StreamHandler()
     console.setFormatter(_Formatter())
     logging.root.addHandler(console)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import nn
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.models.weights import DAMAGED, check_weights
+from dccd_timm.network import announced
 from dccd_timm.recipe.model_name import ModelName
 
 _logger = logging.getLogger(__name__)
@@ -44,7 +46,8 @@ def check_name(name: str, role: str) -> None:
         raise UserError(folder if Path(name).is_dir() else f"{role}: {error}") from None
     parsed = ModelName.parse(name)
     if parsed.source == "hf-hub":
-        _ask_hub(parsed, role)
+        with announced(f"{role} {name}"):
+            _ask_hub(parsed, role)
     elif parsed.source == "local-dir" and (config := Path(parsed.place) / "config.json").is_file():
         _check_config(config, f"{role} {name}")
     if parsed.source != "timm":
@@ -66,7 +69,8 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
     """
     check_name(name, role)
     try:
-        model: object = timm.create_model(name, **kwargs)
+        with _waiting(name, role, bool(kwargs.get("pretrained"))):
+            model: object = timm.create_model(name, **kwargs)
         return _check_classifier(model, f"{role} {name}")
     except UserError:
         raise
@@ -107,6 +111,12 @@ def _check_classifier(model: object, what: str) -> nn.Module:
     return model
 
 
+def _waiting(name: str, role: str, pretrained: bool) -> AbstractContextManager[None]:
+    """A line after some seconds when the Hub has the weights."""
+    from_hub = ModelName.parse(name).source == "hf-hub" or (pretrained and ModelName.parse(name).source == "timm")
+    return announced(f"{role} {name}") if from_hub else nullcontext()
+
+
 def create_sized(
     name: str, role: str, request: dict[str, object], model_kwargs: dict[str, object], **kwargs: object
 ) -> nn.Module:
@@ -138,10 +148,11 @@ def checkpoint_file(name: str, role: str) -> str:
     parsed = ModelName.parse(name)
     path = str(Path(parsed.place) / "model.safetensors") if parsed.source == "local-dir" else name
     if parsed.source == "hf-hub":
-        _ask_hub(parsed, role)
         try:
-            hf_hub_download(parsed.place, "config.json", revision=parsed.revision)
-            path = hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
+            with announced(f"{role} {name}"):
+                _ask_hub(parsed, role)
+                hf_hub_download(parsed.place, "config.json", revision=parsed.revision)
+                path = hf_hub_download(parsed.place, "model.safetensors", revision=parsed.revision)
         except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
             raise UserError(f"{role} {name}: its weights could not be downloaded: {_cause(error)}") from error
     if name and not Path(path).is_file():

@@ -40,6 +40,9 @@ def _is_beside_a_stream(v: Values) -> bool:
     """Whether images come from ``hfids/`` and neither they nor a class map are looked for below --data-dir."""
     if reader_of(v["dataset"]) != "hfids" or (v["class_map"] and not Path(v["class_map"]).exists()):
         return False
+    below = Path(v["data_dir"] or "") / v["dataset"].partition("/")[2]
+    if not below.is_dir() and below.parent.is_dir() and below.parent != Path(v["data_dir"] or ""):
+        return False  # a typing error in the last part of a folder below it
     return local_folder(v["dataset"], v["data_dir"]) == local_folder(v["dataset"], None)
 
 

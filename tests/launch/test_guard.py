@@ -2,12 +2,14 @@
 
 import io
 import logging
+import subprocess
 import sys
 
 import pytest
 
 from dccd_timm.errors import UserError
 from dccd_timm.launch.guard import guarded
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +63,15 @@ def test_a_log_line_is_its_message_and_a_warning_says_that_it_is_one(capsys):
 
     guarded(program, ["1"])
     assert capsys.readouterr().err == "epoch 1\nWARNING: skipped\n"
+
+
+def test_the_libraries_own_lines_on_retries_are_left_out():
+    code = """
+from dccd_timm.launch.guard import guarded
+def program(arguments):
+    import logging, datasets, huggingface_hub
+    print([logging.getLogger(n).getEffectiveLevel() for n in ("huggingface_hub", "huggingface_hub.utils._http", "datasets")])
+guarded(program, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[40, 40, 40]\n", done.stderr

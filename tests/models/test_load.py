@@ -1,6 +1,8 @@
 """Models by name: what is built, where weights come from, and one line for each failure."""
 
 import json
+import logging
+import time
 
 import pytest
 import timm
@@ -9,7 +11,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.models import save_for_hf
 from torch import nn
 
+from dccd_timm import network
 from dccd_timm.errors import UserError
+from dccd_timm.models import load
 from dccd_timm.models.load import checkpoint_file, create, create_sized, origin
 from dccd_timm.models.student import build_student
 from dccd_timm.models.teacher import load_teacher
@@ -219,3 +223,21 @@ def test_why_weights_could_not_be_downloaded(error, offline, words, monkeypatch)
 def test_a_file_of_weights_that_is_missing_is_named(name):
     with pytest.raises(UserError, match=r"--initial-checkpoint (no.pth|nowhere/model.safetensors) does not exist"):
         checkpoint_file(name, "--initial-checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "waits"),
+    [("resnet18", True, True), ("resnet18", False, False), ("hf-hub:alice/x", False, True)],
+)
+def test_what_waits_for_the_hub_says_so(name, pretrained, waits, monkeypatch, caplog):
+    def answer(*_, **__):
+        time.sleep(0.3)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(network, "_ANNOUNCED", (0.05,))
+    monkeypatch.setattr(load.timm, "create_model", answer)
+    monkeypatch.setattr(load, "_ask_hub", lambda *_: None)
+    caplog.set_level(logging.INFO)
+    with pytest.raises(UserError, match="could not be downloaded: no answer"):
+        create(name, "student", pretrained=pretrained)
+    assert any(f"student {name}: waiting for" in line for line in caplog.messages) == waits

@@ -1,6 +1,8 @@
 """``hfds/``: data sets that ``datasets`` downloads or converts as a whole, with random access."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dccd_timm.data.decode import Record
@@ -8,8 +10,10 @@ from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.class_map import read_class_map
 from dccd_timm.data.sources.columns import find_columns, read_labels
 from dccd_timm.data.sources.hfids_files import are_remote, read_footers, with_own_names
+from dccd_timm.data.sources.hub_name import check_hub_name
 from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.errors import UserError, one_line
+from dccd_timm.network import announced
 from dccd_timm.recipe import Images
 
 if TYPE_CHECKING:
@@ -24,18 +28,22 @@ def open_hfds(images: Images, split: str, is_training: bool, num_samples: int | 
     """
     import datasets  # slow to import
 
+    is_local = Path(images.dataset.partition("/")[2]).exists()
+    if not is_local:
+        check_hub_name(images)
     where = f"{images.dataset}, split {split}"
     class_map = read_class_map(images)
     try:
-        builder = datasets.load_dataset_builder(
-            images.dataset.partition("/")[2],
-            name=images.dataset_config,
-            revision=images.dataset_revision,
-            cache_dir=images.data_dir,
-        )
-        typed_by_card = builder.info.features is not None
-        builder.download_and_prepare()
-        dataset = builder.as_dataset(split=split)
+        with nullcontext() if is_local else announced(f"data set {where}"):
+            builder = datasets.load_dataset_builder(
+                images.dataset.partition("/")[2],
+                name=images.dataset_config,
+                revision=images.dataset_revision,
+                cache_dir=images.data_dir,
+            )
+            typed_by_card = builder.info.features is not None
+            builder.download_and_prepare()
+            dataset = builder.as_dataset(split=split)
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
         raise UserError(f"data set {where}: {one_line(error.__cause__ or error)}") from error
     image_key, target_key = find_columns(dataset.features, images)

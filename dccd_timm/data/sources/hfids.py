@@ -1,7 +1,6 @@
 """``hfids/``: parquet, webdataset tars and image folders, on disk or on the Hub, opened through datasets' streaming."""
 
 import contextlib
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +21,10 @@ from dccd_timm.data.sources.hfids_files import (
 )  # fmt: skip
 from dccd_timm.data.sources.hfids_folder import open_image_folder
 from dccd_timm.data.sources.hfids_stream import HfidsStream
+from dccd_timm.data.sources.hub_name import check_hub_name
 from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.network import limit_requests, retry
+from dccd_timm.network import announced, limit_requests, retry
 from dccd_timm.recipe import Images, Recipe
 from dccd_timm.recipe.data import local_folder
 
@@ -47,8 +47,8 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
 
     name = images.dataset.partition("/")[2]
     folder = local_folder(images.dataset, images.data_dir)
-    if folder is None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise UserError(_no_such_name(name))
+    if folder is None:
+        check_hub_name(images)
     root = _split_folder(folder, split) if folder else None
     if root and datasets_misses(root):
         return open_timm(replace(images, dataset="", data_dir=str(folder), input_key=None), split, is_training, None)
@@ -140,15 +140,6 @@ def _split_folder(folder: Path, split: str) -> Path | None:
     return None
 
 
-def _no_such_name(name: str) -> str:
-    """What is wrong with a name that is neither a folder nor that of a data set of the Hub."""
-    if found := re.fullmatch(r"(?:https?://[^/]+/)?datasets/([\w.-]+/[\w.-]+?)(?:/.*)?", name):
-        return f"--dataset hfids/{name} is an address: the data set is hfids/{found[1]}"
-    if found := re.fullmatch(r"([\w.-]+(?:/[\w.-]+)?)[@:](.+)", name):
-        return f"{name} does not exist: a branch, tag or commit of hfids/{found[1]} is --dataset-revision {found[2]}"
-    return f"data folder {name} does not exist (--dataset hfids/FOLDER, relative to here or to --data-dir)"
-
-
 def _open(images: Images, name: str, folder: Path | None, split: str, timeout: float) -> _Opened:
     """The split; a Hub is tried again for ``timeout`` seconds."""
     import datasets
@@ -164,7 +155,10 @@ def _open(images: Images, name: str, folder: Path | None, split: str, timeout: f
 
     patience = DataPatience(timeout, "start again")
     try:
-        return opened() if folder or is_offline() else retry(opened, name, patience, is_of_network)
+        if folder or is_offline():
+            return opened()
+        with announced(f"data set {name}"):
+            return retry(opened, name, patience, is_of_network)
     except UserError:
         raise
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here

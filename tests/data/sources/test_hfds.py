@@ -20,7 +20,7 @@ def test_what_is_not_there_is_one_line(tmp_path):
     for name, split, message in (
         (folder, "train[:0]", "split train.*corresponds to no data"),
         (folder, "test", 'data set hfds/.*, split test: Unknown split "test"'),
-        (tmp_path / "nothing", "train", "data set hfds/.*nothing, split train: "),
+        (tmp_path / "nothing", "train", "data folder .*nothing does not exist"),
     ):
         with pytest.raises(UserError, match=message) as info:
             opened(load_recipe(["--dataset", f"hfds/{name}", "--data-dir", str(tmp_path / "cache")]), split, False)

@@ -1,0 +1,67 @@
+"""A name that can only be meant as a folder is never looked up on the Hub: its typing error would wait for a minute."""
+
+import logging
+import time
+
+import pytest
+
+from dccd_timm import network
+from dccd_timm.data.sources import hfids, open_split
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
+
+
+@pytest.mark.parametrize("origin", ["hfids", "hfds"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("data/flowrs", "; did you mean {origin}/data/flowers?"),
+        ("data/zebras", "data folder data/zebras does not exist"),
+        ("./flowers", "data folder ./flowers does not exist"),
+        ("../no-such-folder", "does not exist"),
+        (".flowers", "does not exist"),
+        ("/no/such/folder", "data folder /no/such/folder does not exist"),
+        ("~/flowers", "does not exist"),
+        ("./data/flowrs", "did you mean {origin}/data/flowers?"),
+        ("a/b/c", "data folder a/b/c does not exist"),
+        ("https://huggingface.co/datasets/alice/good", "is an address: the data set is {origin}/alice/good"),
+        ("alice/good@v1", "of {origin}/alice/good is --dataset-revision v1"),
+    ],
+)  # fmt: skip
+def test_it_is_said_at_once(origin, name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    (tmp_path / "data" / "flowers").mkdir(parents=True)
+    recipe = load_recipe(["--dataset", f"{origin}/{name}"])
+    begin = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        open_split(recipe, "train", True, None)
+    assert said.format(origin=origin) in str(caught.value) and "\n" not in str(caught.value)
+    assert time.monotonic() - begin < 10  # the first of these imports datasets
+
+
+def test_a_folder_below_the_data_dir_has_a_near_one_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root" / "sets" / "flowers").mkdir(parents=True)
+    recipe = load_recipe(["--dataset", "hfids/sets/flowes", "--data-dir", "root"])
+    with pytest.raises(UserError, match="data folder sets/flowes does not exist.*did you mean hfids/root/sets/flowers"):
+        open_split(recipe, "train", True, None)
+
+
+@pytest.mark.parametrize("origin", ["hfids", "hfds"])
+def test_a_hub_that_does_not_answer_is_waited_for_with_a_line(origin, monkeypatch, caplog, tmp_path):
+    import datasets
+
+    def answer(*_, **__):
+        time.sleep(0.3)
+        raise ConnectionError("no answer")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(network, "_ANNOUNCED", (0.05,))
+    monkeypatch.setattr(hfids, "is_offline", lambda: False)
+    monkeypatch.setattr(datasets, "load_dataset_builder", answer)
+    caplog.set_level(logging.INFO)
+    timeout = ["--data-timeout", "1"] if origin == "hfids" else []
+    with pytest.raises(UserError, match="no answer"):
+        open_split(load_recipe(["--dataset", f"{origin}/alice/flowers", *timeout]), "train", True, None)
+    assert any(line.startswith("data set ") and "waiting for" in line for line in caplog.messages)
