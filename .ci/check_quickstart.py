@@ -22,10 +22,15 @@ report = Report.read(run)
 assert report and report.teacher and report.control
 top1 = {"teacher": report.teacher.top1, "student": report.student.top1, "control": report.control.top1}
 print(top1)
-assert top1["teacher"] > top1["student"] > top1["control"] + 1, "distillation must show"
+# Over five seeds KD reached 87.1 to 87.9 and the student without a teacher at most 84.5; DCCD gained 0.5 to 1.6 over KD.
+assert top1["control"] > 86, "distillation must show"
+assert top1["teacher"] > top1["student"] > top1["control"] + 0.3, "DCCD must show"
 for picture in ("views", *PICTURES):
     assert (run / "report" / f"{picture}.png").stat().st_size > 10_000, picture
-assert (run / "README.md").read_text().count(f"{top1['student']:.2f}") >= 2
+card = (run / "README.md").read_text()
+assert card.count(f"{top1['student']:.2f}") >= 2
+assert f"{top1['student'] - top1['control']:+.2f} points over the student by KD on logits with the same seed" in card
+assert card.index("report/comparison.png") < card.index("report/channels.png")
 
 # What would be published of it contains no name, no path and no token.
 os.environ["HF_TOKEN"] = "hf_" + "secret" * 6

@@ -117,6 +117,24 @@ class Card:
         """Files of report/ that are shown; not the views, which show training images."""
         return [f"{name}.png" for name in PICTURES if (self.run / "report" / f"{name}.png").is_file()]
 
+    def network_name(self, network: NetworkReport) -> str:
+        """A network's name, with its size where teacher and student have the same name."""
+        if self.teacher is None or self.teacher.name != self.student.name:
+            return network.name
+        return f"{network.name}, {network.parameters_m:.3f} M"
+
+    @property
+    def gain(self) -> str | None:
+        """The student's gain over its control, None without one."""
+        control = self.report.control
+        if control is None or control.top1 is None or self.student.top1 is None:
+            return None
+        points = f"{self.student.top1 - control.top1:+.2f} points over"
+        method = METHODS.get(self.settings.get("dccd_control") or "")
+        if method and control.label == method.student_label(self.report.loss_type):  # no run given by --against
+            return f"{points} the {control.label} with the same seed, steps and views"
+        return f"{points} {control.label or 'the control'}"
+
     def headline(self) -> str:
         """The commit's message."""
         top1 = "" if self.student.top1 is None else f", top-1 {self.student.top1:.2f} %"
@@ -144,9 +162,8 @@ class Card:
 
     def data(self) -> ModelCardData:
         """The front matter."""
-        tags = ["image-classification", "timm", *(["transformers"] if self.export.is_timms else [])]
-        source = None
-        if self.teacher:
+        tags, source = ["image-classification", "timm"], None
+        if self.teacher and METHODS[self.report.method].distills:
             source = self.teacher.hub_id or self.teacher.name
             tags += ["knowledge-distillation", f"teacher:{source}"]
         if self.report.method == "dccd":

@@ -74,12 +74,13 @@ def gather_evidence(
 
 
 def correlate(features: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Correlations of the student's channels before and after training, with themselves and with the teacher's."""
-    students = {"before": features[_BEFORE], "after": features["student"]}
-    found = {STUDENT: {when: channel_correlation(values) for when, values in students.items()}}
+    """Correlations of the channels of the student before training, the control and the student: with each other and
+    with the teacher's."""
+    students = {name: features[name] for name in (_BEFORE, "control", "student") if name in features}
+    found = {STUDENT: {name: channel_correlation(values) for name, values in students.items()}}
     if "teacher" in features:
         teacher = features["teacher"]
-        found[STUDENT_TEACHER] = {k: matched_correlation(values, teacher) for k, values in students.items()}
+        found[STUDENT_TEACHER] = {name: matched_correlation(values, teacher) for name, values in students.items()}
     return found
 
 
@@ -100,8 +101,10 @@ def measure_redundancy(features: Mapping[str, Tensor], correlations: dict[str, d
         control=channels.get("control"),
     )
     if matched := correlations.get(STUDENT_TEACHER):
-        diagonals = {when: round(float(matrix.diagonal().mean()), 4) for when, matrix in matched.items()}
-        redundancy.student_teacher = Matched(**diagonals)
+        means = {network: round(float(matrix.diagonal().mean()), 4) for network, matrix in matched.items()}
+        redundancy.student_teacher = Matched(
+            before=means[_BEFORE], after=means["student"], control=means.get("control")
+        )
     return redundancy
 
 

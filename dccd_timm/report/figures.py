@@ -1,4 +1,5 @@
-"""matplotlib as the pictures use it: without a display, and with names drawn as they are and never as formulas."""
+"""matplotlib as the pictures use it: without a display, with names drawn as they are and never as formulas, and with
+colours that colour-blind readers tell apart."""
 
 import logging
 import re
@@ -8,10 +9,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _logger = logging.getLogger(__name__)
 
+# Okabe and Ito's palette, without its yellow, which is too light for lines on white
+BLUE, ORANGE, BLACK, PURPLE = "#0072B2", "#E69F00", "#000000", "#CC79A7"
+SKY, VERMILION, GREEN = "#56B4E9", "#D55E00", "#009E73"
+# A network has the same colour in every picture; these four are far apart for readers without green cones too
+ROLES = {"teacher": ORANGE, "student": BLUE, "control": BLACK, "student before training": PURPLE}
 # Longer names would leave no room for what they name
 _NAME_LENGTH = 40
 # Used where they are installed: matplotlib's own font has no Chinese, Japanese, Korean or emoji
@@ -52,6 +59,13 @@ def plain(name: str, length: int = _NAME_LENGTH) -> str:
     text = re.sub("[\ud800-\udfff]", "\ufffd", name)  # bytes of a file name that are no UTF-8
     text = " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def title_above_legend(axis: "Axes", title: str, columns: int = 4) -> None:
+    """A title, and below it the legend of an axis: beside or on the lines it would take their room."""
+    legend = axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize=9)
+    rows = -(-len(legend.get_texts()) // columns)
+    axis.set_title(title, pad=12 + 15 * rows)
 
 
 def save_figure(plt: ModuleType, figure: "Figure", path: Path) -> None:

@@ -12,9 +12,24 @@ import torch
 from torch import Tensor
 
 from dccd_timm.errors import logged_failure
-from dccd_timm.report.figures import plain, pyplot, save_figure
+from dccd_timm.recipe.methods import METHODS
+from dccd_timm.report.class_figure import classes_figure
+from dccd_timm.report.figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    ROLES,
+    SKY,
+    VERMILION,
+    plain,
+    pyplot,
+    save_figure,
+    title_above_legend,
+)
 from dccd_timm.report.redundancy import covariance_spectrum, effective_rank, mean_off_diagonal
-from dccd_timm.report.schema import Classes, ConfusedPair, Report
+from dccd_timm.report.schema import NetworkReport, Report
 from dccd_timm.report.summary import loss_columns, read_summary
 
 if TYPE_CHECKING:  # matplotlib is an extra
@@ -23,15 +38,12 @@ if TYPE_CHECKING:  # matplotlib is an extra
 
 _logger = logging.getLogger(__name__)
 
-# Okabe and Ito's palette: distinct for colour-blind readers too
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#777777"
-BLACK, VERMILION, SKY = "#000000", "#D55E00", "#56B4E9"
 # Numbers of colours and of lines have no common factor, so that as many terms as their product look different
-_COLOURS = (BLUE, GREY, ORANGE, GREEN, PURPLE, VERMILION, SKY)
+_COLOURS = (BLUE, BLACK, ORANGE, PURPLE, SKY, VERMILION, GREEN)
 _LINES = ("-", "--", "-.", ":", (0, (8, 2)))
-STUDENT, STUDENT_TEACHER = "student with itself", "student with teacher"
+STUDENT, STUDENT_TEACHER = "with each other", "with the teacher's"
 # At the size of a card more would be indistinguishable
-_CHANNELS_SHOWN, _CLASSES_SHOWN = 128, 10
+_CHANNELS_SHOWN = 128
 
 
 @dataclass
@@ -39,7 +51,7 @@ class Evidence:
     """What a finished run's pictures show; without validation there are curves only.
 
     ``summaries`` are summary.csv files by label, that of the run itself first. ``features`` are pooled features [N, C]
-    by network, ``correlations`` matrices by what is correlated and then by when (before or after training).
+    by network, ``correlations`` matrices by what is correlated and then by the network whose channels they are.
     """
 
     report: Report
@@ -104,6 +116,46 @@ def draw_views(
     save_figure(plt, figure, folder / "report" / "views.png")
 
 
+def draw_comparison(plt: ModuleType, evidence: Evidence) -> "Figure | None":
+    """Top-1 and agreement with the teacher as bars: teacher, student and control."""
+    report = evidence.report
+    roles = {"teacher": report.teacher, "student": report.student, "control": report.control}
+    networks = {role: network for role, network in roles.items() if network and network.top1 is not None}
+    if "student" not in networks or len(networks) == 1:
+        return None
+    panels = {"top-1 accuracy (%)": {role: network.top1 for role, network in networks.items()}}
+    if report.teacher:
+        panels["images with the teacher's answer (%)"] = {r: n.agreement for r, n in networks.items() if r != "teacher"}
+    figure: Figure
+    size = (9, 0.55 * len(networks) + 1.4)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    rows = {role: row for row, role in enumerate(networks)}
+    for axis, (what, values) in zip(axes[0], panels.items(), strict=True):
+        for role, value in values.items():
+            if value is not None:
+                axis.bar_label(axis.barh(rows[role], value, color=ROLES[role]), fmt="%.2f", padding=3, fontsize=9)
+        axis.set(xlim=(0, 115), xticks=range(0, 101, 25), xlabel=what)
+        axis.grid(axis="y", visible=False)
+    labels = {"student": METHODS[report.method].student_label(report.loss_type)}
+    shown = [f"{labels.get(role, _shown(evidence, role))}\n{_size(network)}" for role, network in networks.items()]
+    axes[0][0].set_yticks(list(rows.values()), shown, fontsize=9)
+    axes[0][0].invert_yaxis()
+    figure.suptitle(_gain(evidence) or "Accuracy of student and teacher")
+    return figure
+
+
+def _size(network: NetworkReport) -> str:
+    return f"{plain(network.name)}, {network.parameters_m:.3f} M"
+
+
+def _gain(evidence: Evidence) -> str | None:
+    """The student's gain over its control, None without one."""
+    student, control = evidence.report.student, evidence.report.control
+    if student.top1 is None or control is None or control.top1 is None:
+        return None
+    return f"{student.top1 - control.top1:+.2f} points of top-1 over {_shown(evidence, 'control')}"
+
+
 def draw_curves(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """The loss and its terms by epoch for the run itself, top-1 and top-5 by epoch for all runs."""
     tables = {plain(label): read_summary(path) for label, path in evidence.summaries.items()}
@@ -112,13 +164,15 @@ def draw_curves(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     label, rows = next(iter(tables.items()))
     _plot_losses(axes["loss"], rows, label)
     for metric, name in (("top1", "top-1"), ("top5", "top-5")):
-        for (label, rows), colour, mark in zip(tables.items(), itertools.cycle((BLUE, GREY)), itertools.cycle("os")):
+        for (label, rows), colour, mark in zip(
+            tables.items(), itertools.cycle((ROLES["student"], ROLES["control"])), itertools.cycle("os")
+        ):
             points = [(int(r["epoch"]) + 1, float(r[f"eval_{metric}"])) for r in rows if r.get(f"eval_{metric}")]
             if points:
                 axes[metric].plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=label)
         teacher = getattr(evidence.report.teacher, metric, None)
         if teacher is not None:
-            axes[metric].axhline(teacher, color=ORANGE, linestyle="--", label="teacher")
+            axes[metric].axhline(teacher, color=ROLES["teacher"], linestyle="--", label="teacher")
         axes[metric].set(xlabel="epoch", ylabel=f"validation {name} (%)", title=f"Accuracy, {name}")
     figure.legend(*axes["top1"].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
     for axis in axes.values():
@@ -138,40 +192,45 @@ def _plot_losses(axis: "Axes", rows: list[dict[str, str]], label: str) -> None:
         xlabel="epoch",
         ylabel="training loss (terms without weights)",
         yscale="log",
-        title=f"Loss and its terms: {label}",
     )
-    axis.legend(frameon=False)
+    title_above_legend(axis, f"Loss and its terms: {label}", columns=5)
     for set_formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
         set_formatter("{x:g}")
     axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
 
 
 def draw_channels(plt: ModuleType, evidence: Evidence) -> "Figure | None":
-    """Correlation matrices as heat maps: a row for what is correlated, a column for when.
+    """Correlation matrices as heat maps: a row for what is correlated, a column for whose channels they are.
 
     Of wide networks the first channels are shown.
     """
     if not (panels := evidence.correlations):
         return None
     columns = list(next(iter(panels.values())))
-    size = (9, 4.2 * len(panels))
+    size = (4.2 * len(columns) + 0.6, 4.2 * len(panels))
     figure: Figure
     figure, axes = plt.subplots(len(panels), len(columns), figsize=size, layout="constrained", squeeze=False)
     for line, (what, matrices) in zip(axes, panels.items(), strict=True):
-        for axis, (when, matrix) in zip(line, matrices.items(), strict=True):
+        for axis, (network, matrix) in zip(line, matrices.items(), strict=True):
             shown = matrix[:_CHANNELS_SHOWN, :_CHANNELS_SHOWN].numpy()
             image = axis.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
             part = f" (first {_CHANNELS_SHOWN} of {len(matrix)})" if len(matrix) > _CHANNELS_SHOWN else ""
             if what == STUDENT_TEACHER:
                 number = f"mean of the diagonal {float(matrix.diagonal().mean()):.2f}"
-                axis.set(xlabel=f"teacher channel{part}", ylabel="read from the student")
+                axis.set(xlabel=f"teacher channel{part}", ylabel="teacher channel, read from the student")
             else:
                 number = f"mean |correlation| {mean_off_diagonal(matrix):.2f}"
                 axis.set(xlabel=f"student channel{part}", ylabel="student channel")
-            axis.set_title(f"{what}, {when} training\n{number}", fontsize=11)
+            axis.set_title(f"{_shown(evidence, network)}\n{what}: {number}", fontsize=10)
             axis.grid(False)
     figure.colorbar(image, ax=axes, label="correlation (-1 ... 1)", shrink=0.6)
     return figure
+
+
+def _shown(evidence: Evidence, network: str) -> str:
+    """A network's name in a picture: a control goes by its label."""
+    control = evidence.report.control if network == "control" else None
+    return plain((control and control.label) or network)
 
 
 def draw_redundancy(plt: ModuleType, evidence: Evidence) -> "Figure | None":
@@ -180,79 +239,38 @@ def draw_redundancy(plt: ModuleType, evidence: Evidence) -> "Figure | None":
         return None
     figure: Figure
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
-    styles = {"teacher": (ORANGE, "--"), "student before training": (GREEN, ":"), "student": (BLUE, "-")}
+    lines = {"teacher": "--", "student": "-", "control": "-.", "student before training": ":"}
     for network, values in evidence.features.items():
         shares = 100 * covariance_spectrum(values)
         kept = shares[shares > 1e-4].numpy()
-        colour, line = styles.get(network, (GREY, "-."))
-        control = evidence.report.control if network == "control" else None
-        shown = plain((control and control.label) or network)
-        rank = f"{shown}: effective rank {effective_rank(values):.1f} of {values.shape[1]} channels"
-        axis.plot(range(1, len(kept) + 1), kept, color=colour, linestyle=line, label=rank)
+        rank = f"{_shown(evidence, network)}: effective rank {effective_rank(values):.1f} of {values.shape[1]} channels"
+        axis.plot(range(1, len(kept) + 1), kept, color=ROLES[network], linestyle=lines[network], label=rank)
     axis.set(xlabel="principal direction of the pooled features (rank)", ylabel="share of the variance (%)",
              yscale="log", title="Spectrum of the feature covariance")  # fmt: skip
-    axis.legend(frameon=False)
+    axis.yaxis.set_major_formatter("{x:g}")  # matplotlib's own for powers of ten is a formula
+    figure.legend(frameon=False, loc="outside lower center")
     return figure
 
 
 def draw_classes(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     """Agreement with the teacher, the classes that gained and lost most, and the pairs most often confused."""
-    if (classes := evidence.report.classes) is None:
-        return None
-    rows = sorted(classes.per_class, key=lambda row: row.change)
-    if many := len(rows) > 2 * _CLASSES_SHOWN:
-        rows = [*rows[:_CLASSES_SHOWN], *rows[-_CLASSES_SHOWN:]]
-    outcomes = classes.outcomes
-    heights = [1.8 if outcomes else 0.01, 0.28 * len(rows) + 0.8, 0.28 * len(classes.confused) + 0.8]
-    figure: Figure
-    figure, axes = plt.subplots(3, 1, figsize=(9, sum(heights) + 1.5), height_ratios=heights, layout="constrained")
-    if outcomes:
-        bars = axes[0].barh(list(outcomes), list(outcomes.values()), color=BLUE)
-        axes[0].bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
-        axes[0].invert_yaxis()
-        title = f"Student and teacher give the same answer to {classes.agreement:.1f} % of the images"
-        axes[0].set(xlim=(0, 105), xlabel="images (%)", title=title)
-    else:
-        axes[0].set_visible(False)
-    changes = [row.change for row in rows]
-    axes[1].barh(range(len(rows)), changes, color=[BLUE if c >= 0 else ORANGE for c in changes])
-    axes[1].set_yticks(range(len(rows)), [f"{plain(row.name)} ({row.student:.0f} %)" for row in rows], fontsize=9)
-    axes[1].axvline(0, color=BLACK, linewidth=0.8)
-    most = f", the {_CLASSES_SHOWN} most on either side" if many else ""
-    axes[1].set(xlabel=f"student - {plain(classes.reference)} (points of accuracy)",
-                title=f"Accuracy class by class (the student's in brackets){most}")  # fmt: skip
-    _plot_confused(axes[2], classes)
-    return figure
-
-
-def _plot_confused(axis: "Axes", classes: Classes) -> None:
-    """Bars of each network for every confused pair."""
-    pairs = classes.confused
-    styles = {"student": (BLUE, "student"), "control": (GREY, classes.control), "teacher": (ORANGE, "teacher")}
-    networks = [name for name in styles if pairs and getattr(pairs[0], name) is not None]
-    for number, network in enumerate(networks):
-        colour, label = styles[network]
-        offset = 0.27 * (number - (len(networks) - 1) / 2)
-        shares = [getattr(pair, network) for pair in pairs]
-        axis.barh([k + offset for k in range(len(pairs))], shares, height=0.25, color=colour, label=label)
-    axis.set_yticks(range(len(pairs)), [_confusion(pair) for pair in pairs], fontsize=9)
-    axis.invert_yaxis()
-    axis.set(xlabel="images of the true class (%)", title="Classes most often confused by the student")
-    if networks:
-        axis.legend(frameon=False, loc="lower right")
-
-
-def _confusion(pair: ConfusedPair) -> str:
-    return f"{plain(pair.true)} taken for {plain(pair.answer)}"
+    classes = evidence.report.classes
+    return None if classes is None else classes_figure(plt, classes)
 
 
 # Every picture of a finished run, in the order of the model card. Not the views: they are somebody's images.
 PICTURES = {
+    "comparison": Picture(
+        draw_comparison,
+        "Accuracy, and share of the images to which the teacher's class is given. A control of"
+        " `--dccd-control` had the same seed, steps and views: the difference to it is the method's.",
+    ),
     "curves": Picture(draw_curves, "Validation accuracy and the terms of the training loss by epoch."),
     "channels": Picture(
         draw_channels,
-        "Correlation between channels of the pooled features, before and after training; below, how well each teacher"
-        " channel can be predicted from the student's by a linear map, on images that the map was not fitted on.",
+        "Correlation between the channels of the pooled features: of the student before training, of its control if it"
+        " has one, and of the student. Below, how well a linear map predicts each teacher channel from them, on images"
+        " that it was not fitted on. Training alone raises that: the method's part is the difference to the control.",
     ),
     "redundancy": Picture(
         draw_redundancy,

@@ -91,10 +91,12 @@ class Channels(JsonDataclass):
 
 @dataclass(kw_only=True)
 class Matched(JsonDataclass):
-    """Mean correlation of the teacher's channels with what a linear map reads of them from the student's."""
+    """Mean correlation of the teacher's channels with what a linear map reads of them from the student's, before and
+    after training, and from the control's."""
 
     before: float = 0.0
     after: float = 0.0
+    control: float | None = _optional()
 
 
 @dataclass(kw_only=True)

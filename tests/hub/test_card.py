@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from huggingface_hub import ModelCard
 
@@ -126,6 +127,56 @@ def test_teacher_student_and_control_stand_side_by_side(run):
     assert "| teacher (resnet34) | 21.800 M | 75.00 | 92.00 |" in text
     assert "| **student** (resnet18) | 11.700 M | 70.12 | 90.00 | | 5.2 of 10 |" in re.sub(" +", " ", text)
     assert "| student by KD on logits (resnet18) | 11.700 M | 65.00 | 88.00 |" in text
+
+
+def test_the_first_number_is_the_gain_over_the_control(run):
+    control = {"name": "resnet18", "parameters_m": 11.7, "top1": 69, "top5": 88, "label": "student by KD on logits"}
+    text = Card(run(control=control, flags=["--dccd-control", "logit"])).text()
+    gain = "+1.12 points over the student by KD on logits with the same seed, steps and views"
+    assert f"**Top-1 70.12 %: {gain}.**" in text and text.index(gain) < text.index("| teacher (")
+    other = Card(run(control=control | {"label": "other (logit)"}, flags=["--dccd-control", "logit"])).text()
+    assert "**Top-1 70.12 %: +1.12 points over other (logit).**" in other  # dccd-report --against
+    assert "**Top-1 70.12 %.**" in Card(run()).text()
+
+
+def test_networks_of_one_name_are_told_apart_by_their_size(run):
+    control = {"name": "resnet18", "parameters_m": 11.7, "top1": 65, "label": "student by KD on logits"}
+    text = Card(run(control=control, teacher={"name": "resnet18", "parameters_m": 21.8})).text()
+    for row in (
+        "teacher (resnet18, 21.800 M)",
+        "**student** (resnet18, 11.700 M)",
+        "KD on logits (resnet18, 11.700 M)",
+    ):
+        assert row in text
+    assert text.endswith("\n\nThe teacher: resnet18, 21.800 M.\n")
+    assert "| teacher (resnet34) |" in Card(run()).text()
+
+
+@pytest.mark.parametrize(("method", "distilled"), [("dccd", True), ("none", False)])
+def test_tags_say_what_the_student_is(run, method, distilled):
+    tags = front(Card(run(method=method), "alice/student"))["tags"]
+    assert "timm" in tags and "transformers" not in tags
+    assert ("knowledge-distillation" in tags) is ("teacher:resnet34" in tags) is distilled
+
+
+def test_it_is_trained_again_without_a_checkout(run, tmp_path, monkeypatch):
+    folder = run(flags=["--dataset", "hfids//data/flowers"])
+    text = Card(folder, "alice/student").text()
+    block = text[text.index("train it again") :].split("```")[1]
+    assert block == ("bash\npip install dccd-timm\nhf download alice/student recipe.yaml --local-dir . "
+                     "&& dccd-train -c recipe.yaml\n")  # fmt: skip
+    assert "hfids//" not in text + Card(folder).recipe()
+    (tmp_path / "recipe.yaml").write_text(Card(folder, "alice/student").recipe())
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(["-c", "recipe.yaml"]).kd_distill_type == "dccd"
+
+
+def test_the_snippet_runs_as_it_is_printed(run, monkeypatch):
+    text = Card(run(), "alice/student").text()
+    snippet = text[text.index("```python\n") + 10 :].split("```")[0]
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create("test_resnet", num_classes=10))
+    exec(snippet, {})
 
 
 def test_without_validation_there_is_no_accuracy(run):

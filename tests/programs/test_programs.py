@@ -47,7 +47,7 @@ def test_a_run_leaves_what_it_promises(finished):
     for word in ("last", "best"):
         assert {p.name for p in (run / word).iterdir()} == {"model.safetensors", "config.json"}
     assert {p.name for p in (run / "report").glob("*.png")} == {
-        f"{name}.png" for name in ("views", "curves", "channels", "redundancy", "classes")
+        f"{name}.png" for name in ("views", "comparison", "curves", "channels", "redundancy", "classes")
     }
     table = rows(run / "summary.csv")
     assert [int(r["epoch"]) for r in table] == [0, 1, 2]

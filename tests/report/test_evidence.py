@@ -72,4 +72,19 @@ def test_redundancy_of_every_network_and_the_teachers_channels_in_the_student():
     assert (found.teacher.channels, found.student.channels, found.control) == (4, 6, None)
     assert found.student.effective_rank < 4.001 < found.student_before_training.effective_rank
     assert found.student_teacher.after > 0.95 > 0.4 > abs(found.student_teacher.before)
+    assert found.student_teacher.control is None
     assert found.teacher.effective_rank == pytest.approx(4, abs=0.1)
+
+
+def test_the_control_is_read_like_the_student():
+    torch.manual_seed(0)
+    teacher = torch.randn(400, 4)
+    features = {
+        "teacher": teacher,
+        "student": teacher @ torch.randn(4, 6),
+        "control": torch.cat([teacher[:, :2], torch.randn(400, 4)], 1),
+        "student before training": torch.randn(400, 6),
+    }
+    correlations = correlate(features)
+    assert all(list(panel) == ["student before training", "control", "student"] for panel in correlations.values())
+    assert measure_redundancy(features, correlations).student_teacher.control == pytest.approx(0.5, abs=0.1)

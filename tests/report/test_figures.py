@@ -1,11 +1,13 @@
-"""Names are drawn as they are, whatever characters they have."""
+"""Names are drawn as they are, whatever characters they have; networks have colours that everybody tells apart."""
 
+import itertools
 import warnings
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from dccd_timm.report.figures import plain, pyplot, save_figure
+from dccd_timm.report.figures import BLUE, ROLES, VERMILION, plain, pyplot, save_figure
 
 NAMES = ["$5 note #1", "US$ $", "a_b$_^{", "a\\b", "{0} {}", "%s %d", "caf\udce9", "\ud83d", "a\nb\tc", "\x00\x1b[31m", "_hidden",
          "猫", "🍕", "قطة", "\u202eabc", "y" * 200, "<b>&amp;", " lead", ""]  # fmt: skip
@@ -41,3 +43,22 @@ def test_characters_without_a_font_are_one_line(tmp_path, caplog):
     assert [r.getMessage() for r in caplog.records] == [
         f"{tmp_path / 'x.png'} shows boxes for characters that no installed font has"
     ]
+
+
+def as_deuteranopes_see(colour):
+    """A colour without green cones (Machado, Oliveira, Fernandes 2009), as CIELAB."""
+    from matplotlib.colors import to_rgb
+
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+    xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    part = np.array(xyz) @ np.clip(np.array(seen) @ linear, 0, 1) / [0.95047, 1, 1.08883]
+    x, y, z = np.where(part > 216 / 24389, np.cbrt(part), (24389 / 27 * part + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("colours", [ROLES.values(), (BLUE, VERMILION)], ids=["networks", "better and worse"])
+def test_colours_are_far_apart_with_deuteranopia(colours):
+    for one, other in itertools.combinations(map(as_deuteranopes_see, colours), 2):
+        assert np.linalg.norm(one - other) > 40  # green and grey, as they were, have 11

@@ -6,14 +6,15 @@ import sys
 import pytest
 import torch
 
-from dccd_timm.report.figures import pyplot, save_figure
+from dccd_timm.report.figures import pyplot
 from dccd_timm.report.pictures import (
     PICTURES,
     STUDENT,
     STUDENT_TEACHER,
     Evidence,
     Picture,
-    draw_classes,
+    draw_channels,
+    draw_comparison,
     draw_curves,
     draw_pictures,
     draw_redundancy,
@@ -51,8 +52,9 @@ def report(**changed):
     classes = Classes(reference="teacher", control="student by mirroring", per_class=rows, confused=[pair],
                       outcomes={"both right": 60.0, "different mistakes": 40.0}, agreement=60.0)  # fmt: skip
     values = dict(
-        method="dccd", student=NetworkReport(name="s", top1=52.0, top5=90.0), classes=classes,
-        teacher=NetworkReport(name="t", top1=75.0, top5=95.0), control=NetworkReport(label="student by mirroring"),
+        method="dccd", student=NetworkReport(name="s", top1=52.0, top5=90.0, agreement=60.0), classes=classes,
+        teacher=NetworkReport(name="t", top1=75.0, top5=95.0),
+        control=NetworkReport(name="s", label="student by mirroring", top1=50.5, agreement=57.0),
     )  # fmt: skip
     return Report(**values | changed)
 
@@ -78,20 +80,65 @@ def test_accuracies_of_both_runs_and_the_teacher_share_a_panel(summary):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(runs)
 
 
-def test_the_classes_that_changed_most_are_shown():
-    figure = draw_classes(pyplot(), Evidence(report(), {}))
-    shown = [text.get_text() for text in figure.axes[1].get_yticklabels()]
-    assert len(shown) == 20 and shown[0] == "class 0 (50 %)" and shown[-1] == "class 29 (50 %)"
-    assert labels(figure.axes[2]) == ["student", "student by mirroring", "teacher"]
-    assert "60.0 %" in figure.axes[0].get_title()
+def bars(axis):
+    return {round(bar.get_y() + bar.get_height() / 2): round(bar.get_width(), 2) for bar in axis.patches}
+
+
+def test_the_comparison_has_a_bar_for_each_network_and_the_gain_over_the_control():
+    figure = draw_comparison(pyplot(), Evidence(report(), {}))
+    top1, agreement = figure.axes
+    assert bars(top1) == {0: 75.0, 1: 52.0, 2: 50.5} and bars(agreement) == {1: 60.0, 2: 57.0}
+    rows = [text.get_text().split("\n") for text in top1.get_yticklabels()]
+    assert rows == [
+        ["teacher", "t, 0.000 M"],
+        ["student by DCCD", "s, 0.000 M"],
+        ["student by mirroring", "s, 0.000 M"],
+    ]
+    assert figure.get_suptitle() == "+1.50 points of top-1 over student by mirroring"
+    figure = draw_comparison(pyplot(), Evidence(report(control=None), {}))
+    assert bars(figure.axes[0]) == {0: 75.0, 1: 52.0} and "points" not in figure.get_suptitle()
+    assert draw_comparison(pyplot(), Evidence(report(control=None, teacher=None), {})) is None
+    assert draw_comparison(pyplot(), Evidence(report(student=NetworkReport(name="s")), {})) is None
+
+
+@pytest.mark.parametrize("with_control", [True, False])
+def test_the_channels_of_the_control_stand_between_those_before_training_and_the_students(with_control):
+    networks = ["student before training", *(["control"] if with_control else []), "student"]
+    matrices = {name: torch.full((4, 4), 0.1 * k) for k, name in enumerate(networks, 1)}
+    figure = draw_channels(pyplot(), Evidence(report(), {}, {}, {STUDENT: matrices, STUDENT_TEACHER: matrices}))
+    titles = [axis.get_title().split("\n") for axis in figure.axes[:-1]]
+    shown = ["student before training", *(["student by mirroring"] if with_control else []), "student"]
+    assert [title[0] for title in titles] == shown * 2
+    numbers = [f"{0.1 * k:.2f}" for k in range(1, len(networks) + 1)]
+    assert [title[1].split()[-1] for title in titles] == numbers * 2
 
 
 def test_the_control_goes_by_its_label():
     features = {name: torch.randn(20, 4) for name in ("teacher", "student", "control", "student before training")}
     figure = draw_redundancy(pyplot(), Evidence(report(), {}, features))
-    assert [label.split(":")[0] for label in labels(figure.axes[0])] == [
+    assert [text.get_text().split(":")[0] for text in figure.legends[0].get_texts()] == [
         "teacher", "student", "student by mirroring", "student before training",
     ]  # fmt: skip
+
+
+def test_no_legend_lies_on_the_lines(summary):
+    features = {name: torch.randn(20, 4) for name in ("teacher", "student")}
+    for figure in (draw_curves(pyplot(), Evidence(report(), {"student": summary([f"t{k}_loss" for k in range(9)])})),
+                   draw_redundancy(pyplot(), Evidence(report(), {}, features))):  # fmt: skip
+        figure.draw_without_rendering()
+        found = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
+        assert found
+        for legend in found:
+            covered = [
+                extent() for axis in figure.axes for extent in (axis.get_window_extent, axis.title.get_window_extent)
+            ]
+            assert not any(legend.get_window_extent().overlaps(extent) for extent in covered)
+
+
+def test_numbers_of_axes_are_no_formulas():
+    figure = draw_redundancy(pyplot(), Evidence(report(), {}, {"student": torch.randn(20, 4)}))
+    figure.draw_without_rendering()
+    assert not any("$" in text.get_text() for axis in figure.axes for text in axis.get_yticklabels())
 
 
 def test_all_pictures_are_drawn_and_nothing_else(summary, tmp_path):
@@ -99,7 +146,7 @@ def test_all_pictures_are_drawn_and_nothing_else(summary, tmp_path):
     matrix = torch.eye(200)
     evidence = Evidence(
         report(), {"student (dccd)": summary(["task_loss"])}, {"student": torch.randn(20, 4)},
-        {kind: {"before": matrix, "after": matrix} for kind in (STUDENT, STUDENT_TEACHER)},
+        {kind: {"student before training": matrix, "student": matrix} for kind in (STUDENT, STUDENT_TEACHER)},
     )  # fmt: skip
     draw_pictures(tmp_path, evidence)
     assert {path.name for path in (tmp_path / "report").iterdir()} == {f"{name}.png" for name in PICTURES}
@@ -116,20 +163,9 @@ def test_a_picture_that_fails_leaves_the_others_and_none_of_an_earlier_report(su
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "classes.png").write_bytes(b"old")
     draw_pictures(tmp_path, Evidence(report(), {"student (dccd)": summary(["task_loss"])}))
-    assert [path.name for path in (tmp_path / "report").iterdir()] == ["curves.png"]
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"comparison.png", "curves.png"}
     assert "classes.png was not drawn: a bug of dccd-timm" in caplog.text and "errors.log" in caplog.text
     assert not pyplot().get_fignums()
-
-
-def test_classes_with_any_name_are_drawn(tmp_path):
-    names = ["$5 note #1", "$5 note #2", "caf\udce9", "a\nb", "{x}", "猫", "z" * 300]
-    rows = [ClassReport(name=name, images=4, student=50.0) for name in names]
-    pairs = [ConfusedPair(true=name, answer=names[0], student=25.0) for name in names]
-    classes = Classes(reference="$x$", per_class=rows, confused=pairs)
-    figure = draw_classes(pyplot(), Evidence(report(classes=classes), {}))
-    save_figure(pyplot(), figure, tmp_path / "x.png")
-    shown = [text.get_text() for text in figure.axes[1].get_yticklabels()]
-    assert shown[:2] == ["$5 note #1 (50 %)", "$5 note #2 (50 %)"] and all(len(text) < 50 for text in shown)
 
 
 def test_without_validation_there_are_only_curves(summary, tmp_path):
