@@ -27,8 +27,15 @@ from dccd_timm.models.weights import check_weights
 _LUMA = (0.299, 0.587, 0.114)
 
 
+_CHOOSE = "choose a teacher trained on this data set (hf-hub:, local-dir:, or a timm name with a checkpoint)"
+
+
 def load_teacher(
-    name: str, checkpoint: str | None = None, num_classes: int | None = None, role: str = "teacher"
+    name: str,
+    checkpoint: str | None = None,
+    num_classes: int | None = None,
+    role: str = "teacher",
+    advice: str = _CHOOSE,
 ) -> nn.Module:
     """A teacher with the head that its weights were trained with, in eval mode and without gradients.
 
@@ -37,20 +44,21 @@ def load_teacher(
         checkpoint: safetensors file or timm checkpoint for a plain timm name; never unpickled beyond weights.
         num_classes: what the head must have; None takes any.
         role: what errors call it.
+        advice: what to do about a head of another size.
 
     Raises:
         UserError: unknown name, unreadable or unfitting weights, or a head of another size. A head is never re-drawn.
     """
     if checkpoint:
-        model = _from_checkpoint(name, checkpoint, num_classes, role)
+        model = _from_checkpoint(name, checkpoint, num_classes, role, advice)
     else:
         model = create(name, role, pretrained=True)
-    check_classes(model, num_classes, name)
+    check_classes(model, num_classes, name, advice)
     return freeze(model)
 
 
-def check_classes(teacher: nn.Module, num_classes: int | None, name: str = "") -> None:
-    """Refuse a teacher whose head has another number of classes than the student's.
+def check_classes(teacher: nn.Module, num_classes: int | None, name: str = "", advice: str = _CHOOSE) -> None:
+    """Refuse a teacher whose head has another number of classes than the student's; ``advice`` ends the message.
 
     Raises:
         UserError: names both numbers.
@@ -58,8 +66,7 @@ def check_classes(teacher: nn.Module, num_classes: int | None, name: str = "") -
     has = getattr(teacher, "num_classes", None)
     if num_classes is not None and has != num_classes:
         raise UserError(
-            f"teacher {name or type(teacher).__name__} has {has} classes, the student {num_classes}: choose a teacher"
-            " trained on this data set (hf-hub:, local-dir:, or a timm name with a checkpoint)"
+            f"teacher {name or type(teacher).__name__} has {has} classes, the student {num_classes}: {advice}"
         )
 
 
@@ -69,7 +76,7 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: str) -> nn.Module:
+def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: str, advice: str) -> nn.Module:
     if not Path(checkpoint).is_file():
         near = difflib.get_close_matches(checkpoint, map(str, Path(checkpoint).parent.glob("*")), n=1)
         raise UserError(
@@ -85,8 +92,7 @@ def _from_checkpoint(name: str, checkpoint: str, num_classes: int | None, role: 
     in_chans, head_classes = _shape_of_checkpoint(name, state)
     if num_classes and head_classes and head_classes != num_classes:
         raise UserError(
-            f"teacher checkpoint {checkpoint} has {head_classes} classes, the student {num_classes}: choose weights"
-            " trained on this data set"
+            f"teacher checkpoint {checkpoint} has {head_classes} classes, the student {num_classes}: {advice}"
         )
     shape = dict(pretrained=False, num_classes=head_classes or num_classes, in_chans=in_chans)
     model = create(name, role, **shape)

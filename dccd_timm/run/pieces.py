@@ -1,6 +1,7 @@
 """Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,9 +116,18 @@ def _load_teacher(recipe: Recipe, name: str | None, num_classes: int, names: Seq
     """The teacher of this ``name``, which answers in the order of the classes ``names``; None without one."""
     if name is None:
         return None
-    teacher = load_teacher(name, recipe.kd_teacher_checkpoint, num_classes, "teacher (--kd-model-name)")
+    role, advice = "teacher (--kd-model-name)", _how_to_get_a_teacher(name)
+    teacher = load_teacher(name, recipe.kd_teacher_checkpoint, num_classes, role, advice)
     number_network(teacher, class_names(teacher, recipe.kd_teacher_checkpoint), names, f"teacher {name}")
     return teacher
+
+
+def _how_to_get_a_teacher(name: str) -> str:
+    """The two commands for a teacher of other classes, without the flags of the data."""
+    return (
+        f"fine-tune it on this data set first (--model {shlex.quote(name)} --pretrained --kd-distill-type none"
+        " --experiment teacher) and distil from that (--kd-model-name local-dir:output/train/teacher/best)"
+    )
 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:

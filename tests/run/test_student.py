@@ -15,7 +15,12 @@ from tests.conftest import write_folders
     [
         (["-b", "100"], "one update takes 100 images .* the training split has 12: lower --batch-size"),
         (["--num-classes", "2"], "the data set has 3 classes, the student 2: raise --num-classes"),
-        (["--kd-model-name", "test_resnet"], "teacher test_resnet has 1000 classes, the student 3"),
+        (
+            ["--kd-model-name", "test_resnet"],
+            r"teacher test_resnet has 1000 classes, the student 3: fine-tune it on this data set first \(--model test_resnet"
+            r" --pretrained --kd-distill-type none --experiment teacher\) and distil from that \(--kd-model-name"
+            r" local-dir:output/train/teacher/best\)",
+        ),
     ],
 )
 def test_a_mistake_leaves_no_folder(flags, message, tmp_path, fresh_accelerator, monkeypatch):
