@@ -77,11 +77,14 @@ def push_main(argv: Sequence[str] | None = None) -> None:
         )
         parser.add_about()
         options = parser.parse_args(arguments)
+        if not options.run.is_dir() and Path(options.repo_id).is_dir():
+            raise UserError(f"the run's folder comes first: dccd-timm push {options.repo_id} {options.run}")
         from dccd_timm.hub import push as hub
 
         target = hub.Target(
             options.repo_id, options.hub_public, options.hub_revision, options.hub_license, options.hub_overwrite
         )
+        hub.check_run(options.run)
         hub.check(target)
         hub.push(options.run, target)
 

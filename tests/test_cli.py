@@ -1,5 +1,6 @@
 """The programs start at once: what takes seconds to import is imported when the flags are right, and not for --help."""
 
+import logging
 import os
 import re
 import subprocess
@@ -22,6 +23,15 @@ PROGRAMS = {
     "dccd-report": ["-m", "dccd_timm.report", "--help"],
     "a mistake": ["train.py", "--lrr", "0.1"],
 }
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """A program that runs in this process leaves its log behind, which writes to a stream that is closed."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 def imported_by(*words):
@@ -66,6 +76,17 @@ def test_a_program_that_is_not_there_is_one_line(capsys):
             cli.main(words)
         assert end.value.code == 2
         assert capsys.readouterr().err == f"error: dccd-timm has no program {words[0]}; {hint}\n"
+
+
+def test_what_cannot_be_pushed_is_one_line_before_the_hub_is_asked(tmp_path, capsys):
+    for words, line in (
+        (["owner/student", str(tmp_path)], f"the run's folder comes first: dccd-timm push {tmp_path} owner/student"),
+        ([str(tmp_path), "owner/student"], f"nothing to push in {tmp_path}: it has no best/model.safetensors"),
+        ([str(tmp_path / "none"), "owner/student"], f"nothing to push in {tmp_path / 'none'}: it has no best/"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            cli.push_main(words)
+        assert end.value.code == 2 and f"error: {line}" in capsys.readouterr().err
 
 
 def test_dccd_timm_alone_says_what_there_is(capsys):

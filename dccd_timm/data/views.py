@@ -10,6 +10,7 @@ from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torchvision.transforms import Compose, RandomCrop, Resize
 
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Images, Recipe, View, plan_views
 from dccd_timm.recipe.data_config import DataConfig
 
@@ -99,10 +100,17 @@ def train_views(recipe: Recipe, data_config: DataConfig) -> MultiViewTransform:
         grayscale_prob=recipe.grayscale_prob or 0.0, gaussian_blur_prob=recipe.gaussian_blur_prob or 0.0,
         auto_augment=recipe.aa, re_mode=recipe.remode, re_count=recipe.recount,
     )  # fmt: skip
-    transforms = [
-        create_transform(**shared, **(strong | {"re_prob": recipe.reprob if erased else 0.0} if view.strong else weak))
-        for view, erased in zip(drawn_views(recipe), erased_views(recipe), strict=True)
-    ]
+    try:
+        transforms = [
+            create_transform(
+                **shared, **(strong | {"re_prob": recipe.reprob if erased else 0.0} if view.strong else weak)
+            )
+            for view, erased in zip(drawn_views(recipe), erased_views(recipe), strict=True)
+        ]
+    except (AssertionError, ValueError, KeyError, TypeError, IndexError) as error:
+        if not recipe.aa:
+            raise
+        raise UserError(f"--aa {recipe.aa}: {one_line(error)}; give e.g. rand-m9-mstd0.5-inc1, augmix or 3a") from error
     for transform in transforms:
         _posterize_to_one_bit(transform)
         if recipe.train_crop_pad and not recipe.no_aug:

@@ -16,6 +16,9 @@ from torch.optim import SGD, Optimizer
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Optim, Recipe
 
+# timm has no list of them.
+_SCHEDULERS = ("cosine", "tanh", "step", "constant", "multistep", "poly", "plateau", "wsd", "rsqrt", "none")
+
 
 def learning_rate(optim: Optim, images: int) -> float:
     """``--lr``, or ``--lr-base`` scaled by the images (not views) of one update, by timm's rule.
@@ -146,7 +149,8 @@ def build_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int)
     try:
         scheduler, num_epochs = create_scheduler_v2(optimizer, **options, updates_per_epoch=updates_per_epoch)
     except (ValueError, AssertionError, UnboundLocalError, TypeError) as error:
-        raise UserError(f"scheduler {recipe.sched}: {one_line(error)}") from error
+        names = f"; there are {', '.join(_SCHEDULERS)}" if recipe.sched not in _SCHEDULERS else ""
+        raise UserError(f"scheduler {recipe.sched}: {one_line(error).rstrip('.')}{names}") from error
     if scheduler is None:
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_scale", 1.0)

@@ -22,7 +22,7 @@ from dccd_timm.hub.manifest import CARD, MANIFEST, Contents, manifest
 from dccd_timm.hub.target import Target
 from dccd_timm.report.schema import Report
 
-__all__ = ["Target", "check", "gather", "push", "push_interim"]
+__all__ = ["Target", "check", "check_run", "gather", "push", "push_interim"]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def push(run: Path, target: Target, report: Report | None = None) -> str:
         UserError: names the cause, the student's folder and the command that tries again. A bug of this package is said
             to be one, and leaves its traceback in the run's errors.log.
     """
-    _check_run(run, report)
+    check_run(run, report)
     if not sys.stderr.isatty():
         disable_progress_bars()
     safe = f"the student is safe in {run / 'best'}"
@@ -70,8 +70,12 @@ def push(run: Path, target: Target, report: Report | None = None) -> str:
     return done.commit
 
 
-def _check_run(run: Path, report: Report | None) -> None:
-    """Refuse a folder without a finished run, or with weights that are damaged."""
+def check_run(run: Path, report: Report | None = None) -> None:
+    """Refuse a folder without a finished run, or with weights that are damaged; ``report`` as for :func:`push`.
+
+    Raises:
+        UserError: names what is missing or damaged.
+    """
     for part in ("best/model.safetensors", "best/config.json", "args.yaml", "report/report.json"):
         if not (run / part).is_file() and not (report and part.startswith("report")):
             raise UserError(f"nothing to push in {run}: it has no {part}; give the folder of a finished run")

@@ -8,6 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, KwargsHandler
 from timm.layers import set_fast_norm
 
@@ -36,6 +37,9 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     cpu = settings.device == "cpu" or is_on("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     precision = _mixed_precision(settings, cpu)
     tracker = training.log_with if training and training.log_with != "none" else None
+    if tracker and tracker not in get_available_trackers():
+        raise UserError(f"--log-with {tracker} needs its package: pip install {tracker}")
+    _check_compiler(settings)
     with waiting_for_ranks(world):
         accelerator = Accelerator(
             cpu=cpu,
@@ -52,8 +56,6 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
             f"the launcher started {world} processes but accelerate sees {accelerator.num_processes}: use accelerate"
             " launch --multi_gpu, or torchrun --nproc-per-node"
         )
-    if tracker and not accelerator.log_with:
-        raise UserError(f"--log-with {tracker} needs its package: pip install {tracker}")
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
@@ -62,6 +64,17 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.WARNING)
     return accelerator
+
+
+def _check_compiler(settings: Recipe | Validation) -> None:
+    """Refuse a compiler that torch does not have."""
+    if not settings.torchcompile:
+        return
+    import torch._dynamo  # slow to import
+
+    known: list[str] = torch._dynamo.list_backends(exclude_tags=())
+    if settings.torchcompile not in known:
+        raise UserError(f"--torchcompile {settings.torchcompile} is no compiler of torch's: it has {', '.join(known)}")
 
 
 def _mixed_precision(settings: Recipe | Validation, cpu: bool) -> str | None:

@@ -52,7 +52,7 @@ def _log_to_console(level: int) -> None:
     console.setFormatter(_Formatter())
     logging.root.addHandler(console)
     logging.root.setLevel(level)
-    for name in ("timm", "accelerate", "httpx", "httpx2"):
+    for name in ("torch", "timm", "accelerate", "httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("huggingface_hub", "datasets"):  # they log every retry; the loader logs when it waits
         logging.getLogger(name).setLevel(logging.ERROR)

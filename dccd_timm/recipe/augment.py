@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from dccd_timm.recipe.option import NoEffect, Values, option, without
+from dccd_timm.recipe.option import INTERPOLATIONS, NoEffect, Values, option, without
 
 _aug = partial(option, group="Augmentation and regularization")
 
@@ -68,7 +68,9 @@ class Augment:
     )
     mixup_off_epoch: int = _aug(0, "no mixing from this epoch on, if above 0", low=0, no_effect=(_NO_MIXING,))
     smoothing: float = _aug(0.1, "label smoothing", low=0, high=1)
-    train_interpolation: str = _aug("random", "resize interpolation of training")
+    train_interpolation: str = _aug(
+        "random", "resize interpolation of training", choices=("", "random", *INTERPOLATIONS)
+    )
 
     @property
     def mixes(self) -> bool:

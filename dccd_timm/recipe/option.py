@@ -23,6 +23,10 @@ GROUPS = (
 )
 
 
+# timm's names for how images are resized
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+
 class NoEffect(NamedTuple):
     """A reason for which an option changes nothing, and when it holds. The option is then ``refused``, or a flag gets a
     warning and a recipe may set it, as timm's args.yaml set all of timm's options."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from dccd_timm.recipe.option import option, without
+from dccd_timm.recipe.option import INTERPOLATIONS, option, without
 
 _model = partial(option, group="Model")
 _drop = partial(option, group="Augmentation and regularization")
@@ -22,10 +22,14 @@ class Network:
     input_size: tuple[int, ...] | None = _model(
         None, "channels, height and width, e.g. 3 224 224", count=3, measures=True
     )
-    crop_pct: float | None = _model(None, "part of the image that validation's centre crop keeps", measures=True)
+    crop_pct: float | None = _model(
+        None, "part of the image that validation's centre crop keeps", low=0.001, measures=True
+    )
     mean: tuple[float, ...] | None = _model(None, "mean of the normalisation, one value per channel", measures=True)
-    std: tuple[float, ...] | None = _model(None, "standard deviation of the normalisation", measures=True)
-    interpolation: str = _model("", "resize interpolation of validation (default: the model's)", measures=True)
+    std: tuple[float, ...] | None = _model(None, "standard deviation of the normalisation", low=1e-6, measures=True)
+    interpolation: str = _model(
+        "", "resize interpolation of validation (default: the model's)", choices=("", *INTERPOLATIONS), measures=True
+    )
     channels_last: bool = _model(False, "keep images and weights in channels-last memory layout", resume="free")
     fast_norm: bool = _model(False, "timm's fast norm layers")
 

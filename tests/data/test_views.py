@@ -11,6 +11,7 @@ from dccd_timm import MultiViewTransform
 from dccd_timm.data.decode import decode
 from dccd_timm.data.seeds import seeded
 from dccd_timm.data.views import train_views
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import encoded, picture
 
@@ -69,3 +70,10 @@ def test_every_policy_of_timms_works_with_this_pillow(policy):
     for number in range(1000):
         with seeded(7, number):
             assert transform(image)[0].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("policy", ["nothing", "rand-x9"])
+def test_a_policy_that_timm_does_not_know_is_one_line(policy):
+    with pytest.raises(UserError, match=f"--aa {policy}: .*; give e.g. rand-m9") as caught:
+        train_views(load_recipe(["--aa", policy]), CONFIG)
+    assert "\n" not in str(caught.value)

@@ -65,7 +65,7 @@ def test_a_wrong_optimizer_is_one_line(flags, message):
 
 
 def test_a_wrong_schedule_is_one_line():
-    with pytest.raises(UserError, match="scheduler cosinus"):
+    with pytest.raises(UserError, match="scheduler cosinus: Unknown scheduler .*; there are cosine, tanh"):
         build_schedule(sgd(), load_recipe(["--sched", "cosinus"]), 10)
 
 

@@ -18,6 +18,7 @@ from dccd_timm.recipe import load_recipe
         ({"ACCELERATE_MIXED_PRECISION": "fp16"}, [], "float16 needs a GPU"),
         ({}, ["--kd-model-name", "resnet18", "--kd-teacher-dtype", "float16"], "needs a GPU"),
         ({}, ["--log-with", "wandb"], "pip install wandb"),
+        ({}, ["--torchcompile", "inductr"], "--torchcompile inductr is no compiler of torch's: it has .*inductor"),
     ],
 )
 def test_it_is_refused(env, flags, message, monkeypatch):

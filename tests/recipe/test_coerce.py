@@ -50,6 +50,10 @@ def test_values(name, value, wanted):
         ("--model-kwargs layers", "key=value"),
         ("--model-kwargs =3", "--model-kwargs: needs key=value"),
         ("--model-kwargs layers=(1,2", "--model-kwargs: (1,2 is no value: check its brackets"),
+        ("--std 0.2 0 0.2", "--std: must be at least 1e-06"),
+        ("--crop-pct 0", "--crop-pct: must be at least 0.001"),
+        ("--interpolation bilinar", "--interpolation: must be one of nearest, bilinear, bicubic"),
+        ("--train-interpolation any", "--train-interpolation: must be one of random, nearest"),
         ("--mean [0.1,a]", "--mean: [0.1,a] is no value"),
     ],
 )

@@ -1,5 +1,6 @@
 """All data sets but ``hfids/`` and ``hfds/``: opened by timm, whose readers have random access or are streams."""
 
+import importlib.util
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from dccd_timm.recipe import Images
 from dccd_timm.recipe.data import TORCHVISION_FOLDERS, reader_of
 
 _STREAMS = ("tfds/", "wds/")
+_PACKAGES = {"tfds": ("tensorflow", "tensorflow_datasets"), "wds": ("webdataset",)}
 
 
 def open_timm(images: Images, split: str, is_training: bool, num_samples: int | None) -> Source:
@@ -31,6 +33,7 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
     is_folder = reader_of(images.dataset) == "folder" or images.dataset.lower() in TORCHVISION_FOLDERS
     root = _folder(images, split) if is_folder else images.data_dir
     timm.data.set_img_extensions(ENDINGS)
+    _check_package(images.dataset)
     class_map = read_class_map(images)
     is_stream = images.dataset.lower().startswith(_STREAMS)
     try:
@@ -51,6 +54,8 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
             num_samples=num_samples,
         )
     except (AssertionError, RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+        if is_folder:
+            _refuse_tables(Path(images.data_dir or ""))
         raise UserError(f"data set {images.dataset or images.data_dir}, split {split}: {one_line(error)}") from error
     reader = getattr(dataset, "reader", dataset)
     _number(reader)
@@ -72,6 +77,26 @@ def _folder(images: Images, split: str) -> str:
     if not Path(images.data_dir).exists():
         raise UserError(f"data folder {images.data_dir} does not exist")
     return str(find_split(Path(images.data_dir), split))
+
+
+def _check_package(dataset: str) -> None:
+    """Refuse a reader whose package is missing: timm prints, and does not say which one to install."""
+    packages = _PACKAGES.get(reader_of(dataset), ())
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        names = " ".join(package.replace("_", "-") for package in packages)
+        raise UserError(f"--dataset {dataset} needs a package that is not installed: pip install {names}")
+
+
+def _refuse_tables(root: Path) -> None:
+    """Say how tables are read, where a folder without images has some, or is one."""
+    folder = root.parent if root.is_file() else root
+    if root.suffix == ".parquet" or next(folder.rglob("*.parquet"), None):
+        raise UserError(f"{root} has no images but parquet files: give --dataset hfids/{folder} in place of --data-dir")
+    if root.suffix == ".arrow" or next(folder.rglob("*.arrow"), None):
+        raise UserError(
+            f"{root} has no images but Arrow files, as datasets' save_to_disk writes them: write them with to_parquet"
+            " into a folder, and give --dataset hfids/FOLDER"
+        )
 
 
 def _number(reader: object) -> None:

@@ -25,6 +25,32 @@ def test_it_is_one_line(flags, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("where", "file"),
+    [("", "data/train-0.parquet"), ("", "train.parquet"), ("data", "data/x.parquet"), ("", "a.arrow")],
+)
+def test_a_folder_of_tables_says_how_they_are_read(where, file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"PAR1")
+    folder = tmp_path / where
+    wanted = f"--dataset hfids/{folder} in place" if file.endswith("parquet") else "with to_parquet"
+    with pytest.raises(UserError, match=wanted):
+        opened(load_recipe(["--data-dir", str(folder)]))
+    if where:
+        with pytest.raises(UserError, match=f"--dataset hfids/{folder} in place"):
+            opened(load_recipe(["--data-dir", str(tmp_path / file)]))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "packages"), [("tfds/mnist", "tensorflow tensorflow-datasets"), ("wds/shards", "webdataset")]
+)
+def test_a_reader_without_its_package_is_one_line_and_nothing_else(dataset, packages, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=f"--dataset {dataset} needs a package .*: pip install {packages}$"):
+        opened(load_recipe(["--dataset", dataset, "--data-dir", "/tmp"]))
+    assert capsys.readouterr().out == ""
+
+
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "train" / "circle").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no images|Found 0 images"):
@@ -40,5 +66,6 @@ def test_readers_with_random_access_and_streams_are_told_apart(folders, monkeypa
             self.reader = [("image", 1)] * 7
 
     monkeypatch.setattr(timm.data, "create_dataset", lambda *_, **__: Stream())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())  # webdataset, which tests do without
     source = opened(load_recipe(["--dataset", "wds/somewhere"]))
     assert isinstance(source, TimmStreamSource) and (source.num_samples, source.names) == (7, None)
