@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -56,6 +57,7 @@ def test_a_program_starts_without_the_large_libraries(words):
 def test_the_first_line_comes_before_the_large_libraries(name):
     code = f"""
 import sys
+import tomllib
 from dccd_timm import cli
 def stop(settings):
     sys.exit(0)
@@ -101,3 +103,11 @@ def test_the_public_names_are_there_when_asked_for():
         assert getattr(dccd_timm, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'DCCDTaks'"):
         _ = dccd_timm.DCCDTaks
+
+
+def test_every_console_command_is_a_function_of_the_package():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"dccd-timm", "dccd-train", "dccd-validate", "dccd-push", "dccd-report"}
+    for place in scripts.values():
+        module, name = place.split(":")
+        assert module == "dccd_timm.cli" and callable(getattr(cli, name))
