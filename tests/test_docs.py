@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dccd_timm.data.sources.class_map import read_class_map
 from dccd_timm.recipe import load_recipe, load_validation
 from dccd_timm.recipe.parse import OneLineParser
 
@@ -127,6 +128,25 @@ def test_python_blocks_compile_and_what_they_import_exists(page, block):
         elif isinstance(node, ast.ImportFrom):
             module = importlib.import_module(node.module)
             assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_environment_variables_that_are_read_are_documented():
+    """Names in capitals with an underscore (or RANK) that stand as strings in modules which read os.environ."""
+    page = (ROOT / "docs" / "runs.md").read_text().partition("## Environment variables")[2]
+    read = set()
+    for path in (ROOT / "dccd_timm").rglob("*.py"):
+        text = path.read_text()
+        if "os.environ" in text and path.name != "workers.py":  # that one sets some for its server and reads none
+            read |= set(re.findall(r"""["']((?:[A-Z][A-Z0-9]*_[A-Z0-9_]+)|RANK)["']""", text))
+    assert {"RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"} <= read
+    assert not {name for name in read if f"`{name}`" not in page}
+
+
+def test_the_class_map_of_the_page_of_data_is_one(tmp_path):
+    (block,) = blocks(ROOT / "docs" / "data.md", "text")
+    (tmp_path / "classes.txt").write_text(block)
+    recipe = load_recipe(["--data-dir", str(tmp_path), "--class-map", str(tmp_path / "classes.txt")])
+    assert read_class_map(recipe).table == {"daisy": 0, "rose": 1, "tulip": 2}
 
 
 def test_readme_is_short_and_has_its_outline():
