@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from dccd_timm.report.pictures import BLUE, GREY, ORANGE, pyplot
+from dccd_timm.report.figures import BLACK, BLUE, ORANGE, pyplot
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def draw(path: Path, runs: Runs, rows: list[Row], control: str) -> None:
                 axis.errorbar(mean, place + 0.1, xerr=half, color=BLUE, marker="D", markersize=6, capsize=4, zorder=3)
     left.scatter([], [], color=ORANGE, s=22, label="one seed")
     left.errorbar([], [], xerr=[], color=BLUE, marker="D", markersize=6, capsize=4, label="mean, 95 % interval")
-    right.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    right.axvline(0, color=BLACK, linestyle="--", linewidth=1)
     left.set_yticks(range(len(rows)), [row.method for row in rows])
     left.set_ylim(len(rows) - 0.5, -0.5)
     left.locator_params(axis="x", nbins=7), right.locator_params(axis="x", nbins=5)

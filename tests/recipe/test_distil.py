@@ -100,3 +100,11 @@ def test_the_python_api_has_the_defaults_of_the_options(function, options):
     assert chosen
     for name, hint in chosen.items():
         assert set(get_args(hint)) == set(kind_of(Distil.__dataclass_fields__[options[name]]).choices)
+
+
+def test_the_quickstarts_control_isolates_dccd():
+    """KD on the same views; a student without a teacher is one flag away."""
+    quickstart = ["-c", "recipes/quickstart.yaml"]
+    recipe = load_recipe(quickstart)
+    assert (recipe.kd_distill_type, recipe.dccd_control, recipe.dccd_views) == ("dccd", "logit", 2)
+    assert load_recipe([*quickstart, "--dccd-control", "none"]).dccd_control == "none"
