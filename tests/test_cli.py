@@ -3,9 +3,11 @@
 import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 
@@ -67,6 +69,18 @@ cli.{name}(['--model', 'resnet18', '--data-dir', 'x'])
     imported, text = imported_by("-c", code)
     assert f"dccd-timm {dccd_timm.__version__}: loading PyTorch and timm" in text
     assert not imported & SLOW
+
+
+@pytest.mark.parametrize("script", ["train.py", "validate.py"])
+def test_ctrl_c_while_a_script_imports_is_no_traceback(script, monkeypatch):
+    class Interrupted(types.ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "dccd_timm.cli", Interrupted("dccd_timm.cli"))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert end.value.code == 130
 
 
 def test_a_program_that_is_not_there_is_one_line(capsys):

@@ -71,9 +71,10 @@ class LossMeter:
             update = min(at for at, _ in bad)
             names = [name for at, name in bad if at == update]
             terms = [name for name in names if name not in ("loss", "the gradient")] or names
+            good = "; last/ holds the last good epoch" if epoch else ""
             raise UserError(
                 f"the loss is not finite at update {update + 1} (epoch {epoch + 1}): {' and '.join(terms)} became NaN"
                 " or infinite; lower --lr or that term's weight, use --clip-grad, or --nonfinite skip to skip such"
-                " updates; last/ holds the last good epoch"
+                f" updates{good}"
             )
         return dict(zip(self.names, sums.tolist(), strict=True))
