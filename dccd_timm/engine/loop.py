@@ -19,6 +19,7 @@ from dccd_timm.engine.meter import LossMeter
 from dccd_timm.engine.nonfinite import UpdateGuard
 from dccd_timm.engine.optim import Schedule, mean_learning_rate
 from dccd_timm.engine.step import training_step
+from dccd_timm.engine.timing import Forecast
 from dccd_timm.recipe import Recipe
 
 # Seconds between two questions to all ranks whether to stop: asking waits for the device.
@@ -125,7 +126,7 @@ class _Trainer:
     ) -> None:
         self.task, self.loader, self.optimizer, self.schedule = task, loader, optimizer, schedule
         self.recipe, self.accelerator, self.start = recipe, accelerator, start
-        self.stop_vote = _StopVote(accelerator, stopping)
+        self.stop_vote, self.forecast = _StopVote(accelerator, stopping), Forecast()
         scaled, trainable = accelerator.scaler is not None, task.get_trainable_module()
         assert trainable is not None
         self.guard = UpdateGuard(recipe.nonfinite, trainable, scaled, start.skipped_updates)
@@ -152,6 +153,7 @@ class _Trainer:
                 if not self.accelerator.sync_gradients:
                     continue
                 bar.update()
+                self._announce_time(bar)
                 if self.updates - last_log >= self.recipe.log_interval:
                     last_log = self.updates
                     self._log(bar, epoch, meter, speed)
@@ -176,6 +178,12 @@ class _Trainer:
             if changed:
                 self.task.update_ema(step=self.updates)
             self.schedule.end_update(self.updates)
+
+    def _announce_time(self, bar: "tqdm[NoReturn]") -> None:
+        line = self.forecast.after_update(self.schedule.num_epochs * self.updates_per_epoch - self.updates)
+        if line and self.updates_per_epoch > self.forecast.updates:  # else the line of an epoch has said it
+            bar.clear()
+            _logger.info("%s", line)
 
     def _recovery_is_due(self) -> bool:
         interval = self.recipe.recovery_interval
@@ -209,7 +217,7 @@ class _Trainer:
                 epoch + 1, self.schedule.num_epochs, self.updates, parts, rate, views_per_second,
             )  # fmt: skip
         else:
-            bar.set_postfix_str(f"{parts}  lr {rate:.3g}  {views_per_second:.0f} views/s")
+            bar.set_postfix_str(f"loss {losses['loss']:.4g}, {views_per_second:.0f} views/s")
         self.accelerator.log({**losses, "lr": rate, "views_per_second": views_per_second}, step=self.updates)
 
 
@@ -257,4 +265,6 @@ class _Speed:
 
 def _progress_bar(total: int, title: str, accelerator: Accelerator) -> "tqdm[NoReturn]":
     hidden = not accelerator.is_main_process or not sys.stderr.isatty()
-    return tqdm(total=total, desc=title, unit="update", disable=hidden, leave=False, dynamic_ncols=True)
+    # what is left out of tqdm's own leaves the bar some room in 80 columns
+    form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    return tqdm(total=total, desc=title, bar_format=form, disable=hidden, leave=False, dynamic_ncols=True)

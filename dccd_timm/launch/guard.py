@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from dccd_timm.errors import UserError
@@ -26,8 +27,10 @@ def guarded(program: Callable[[Sequence[str]], object], argv: Sequence[str] | No
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a run
-            stream.reconfigure(errors="backslashreplace")
+            # and errors and output stand in their order where both go into one file
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     _log_to_console(logging.INFO)
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # it shares the cores with others
     try:
         program(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -50,9 +53,12 @@ def _log_to_console(level: int) -> None:
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
     console = logging.StreamHandler()
     console.setFormatter(_Formatter())
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler.formatter, _Formatter):  # of a program that ran before in this process
+            logging.root.removeHandler(handler)
     logging.root.addHandler(console)
     logging.root.setLevel(level)
-    for name in ("torch", "timm", "accelerate", "httpx", "httpx2"):
+    for name in ("torch", "timm", "accelerate", "httpx", "httpx2", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("huggingface_hub", "datasets"):  # they log every retry; the loader logs when it waits
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,12 +1,31 @@
 """What a run prints: the block at its start, the table and the folders at its end."""
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dccd_timm.batch import Progress
+from dccd_timm.engine.timing import readable_seconds
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.report.schema import Hardware, NetworkReport, Report
 from dccd_timm.report.summary import readable_term
+
+# Options of the data that train.py and validate.py have in common
+_DATA = ("dataset", "data_dir", "dataset_config", "dataset_revision", "class_map", "input_img_mode", "input_key",
+         "target_key")  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class SplitFacts:
+    """What the start block shows of a split: its folder, or its data set and name; ``classes`` and the ``columns`` of
+    images and classes where they are known."""
+
+    place: str
+    images: int
+    classes: int | None
+    columns: tuple[str, str] | None = None
 
 
 @dataclass(kw_only=True)
@@ -24,15 +43,14 @@ class StartFacts:
     evaluated: dict[str, int] | None = None
     gmacs: dict[str, float | None]
     terms: dict[str, float]
-    images: int | None
-    classes: int
+    train: SplitFacts
+    val: SplitFacts | None
     input_size: tuple[int, ...]
     updates_per_epoch: int
     epochs: int
     lr: float
     hardware: Hardware
     folder: Path
-    columns: tuple[str, str] | None = None
 
 
 def start_block(recipe: Recipe, facts: StartFacts) -> str:
@@ -45,19 +63,26 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     method = METHODS[recipe.kd_distill_type]
     loss = [f"{recipe.kd_loss_type} between logits"] if method.has_logit_loss and recipe.kd_loss_type != "kl" else []
     size = "x".join(map(str, facts.input_size))
-    columns = f", columns {facts.columns[0]} and {facts.columns[1]}" if facts.columns else ""
     lines = {
-        "student": f"{_network(facts.student, facts.gmacs.get('student'))}, weights: {weights_of(facts.student)}",
         "teacher": _teacher(facts.teacher, facts) if facts.teacher else "",
         "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
+        "student": f"{_network(facts.student, facts.gmacs.get('student'))}, sees {size},"
+        f" weights: {weights_of(facts.student)}",
+        "data": _split(facts.train),
+        "validation": _split(facts.val) if facts.val else "none: best/ is the epoch with the lowest training loss",
         "method": ", ".join([method.name, *loss, *weights]),
-        "data": f"{recipe.dataset or recipe.data_dir}: {facts.images} images, {facts.classes} classes, {size}{columns}",
+        "device": f"{world} x {facts.hardware.device}, {facts.hardware.precision}",
         "update": f"{images} images x {views} view{'s' if views != 1 else ''}, {facts.updates_per_epoch} updates"
         f" per epoch, {facts.epochs} epochs, {recipe.opt} at {facts.lr:.3g}",
-        "device": f"{world} x {facts.hardware.device}, {facts.hardware.precision}",
         "writes to": str(facts.folder),
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items() if text)
+
+
+def _split(split: SplitFacts) -> str:
+    classes = f", {split.classes} classes" if split.classes else ""
+    columns = f", columns {split.columns[0]} and {split.columns[1]}" if split.columns else ""
+    return f"{split.place}: {split.images} images{classes}{columns}"
 
 
 def _network(network: NetworkReport, gmacs: float | None) -> str:
@@ -78,6 +103,25 @@ def weights_of(network: NetworkReport) -> str:
     return network.start.name if network.start else "random"
 
 
+def epoch_line(
+    progress: Progress, epochs: int, metrics: dict[str, float], best: tuple[int, float] | None, seconds: float,
+    left: float,
+) -> str:  # fmt: skip
+    """An epoch of so many ``epochs``, counted from 1: its time, losses and top-1, the ``best`` epoch (from 0) with its
+    top-1, and the seconds that are ``left``."""
+    parts = [f"epoch {progress.epoch + 1}/{epochs}", readable_seconds(seconds)]
+    parts += [f"{name} {value:.4g}" for name, value in progress.losses.items()]
+    parts.append(f"{progress.views_per_second:.0f} views/s")
+    if "top1" in metrics:
+        counts = f" of {metrics['images']} images, {metrics['skipped']} unreadable" if metrics.get("skipped") else ""
+        parts.append(f"top-1 {metrics['top1']:.2f} %{counts}")
+    if best and best[0] != progress.epoch:
+        parts.append(f"best {best[1]:.2f} % in epoch {best[0] + 1}")
+    if progress.epoch + 1 < epochs:
+        parts.append(f"{readable_seconds(left)} left")
+    return "  ".join(parts)
+
+
 def closing_table(report: Report) -> str:
     """Teacher, student and control side by side; the report's numbers are those of a validation."""
     rows: list[tuple[str, ...]] = [("", "parameters", "top-1", "top-5", "agrees with teacher")]
@@ -92,12 +136,37 @@ def closing_table(report: Report) -> str:
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def print_closing(folder: Path, report: Report) -> None:
-    """Print the closing table, and where to find what the run wrote."""
+def print_closing(folder: Path, report: Report, settings: Mapping[str, object] | None = None) -> None:
+    """Print the closing table, where to find what the run wrote, and the commands that are usually next.
+
+    ``settings`` are those of the run's args.yaml; without them no command is shown.
+    """
     lines = [closing_table(report)] if report.student.top1 is not None else []
+    control = report.control
+    if lines and control and control.top1 is not None and report.student.top1 is not None:
+        gain = report.student.top1 - control.top1
+        lines.append(f"  gain {gain:+.2f} points of top-1 over the control")
     if lines and report.splits and (split := report.splits.validation):
         missing = f", {split.skipped} more could not be read" if split.skipped else ""
         lines.append(f"  evaluated on {split.images} images of the split {split.name}{missing}")
     best = folder / "best"
     lines.append(f"  {best} holds the student: timm.create_model('local-dir:{best}', pretrained=True)")
-    print("\n".join([*lines, f"  {folder / 'report'} holds its pictures and report.json"]), flush=True)
+    lines.append(f"  {folder / 'report'} holds its pictures and report.json")
+    if settings:
+        lines += [f"  next: {command}" for command in next_commands(folder, settings)]
+    print("\n".join(lines), flush=True)
+
+
+def next_commands(folder: Path, settings: Mapping[str, object]) -> list[str]:
+    """What validates the student of a run with these ``settings``, where it was validated, and what pushes it."""
+    commands = []
+    if settings.get("val_split"):
+        flags = [word for name in _DATA if (value := settings.get(name)) for word in (_flag(name), str(value))]
+        size = [word for value in [settings.get("val_num_samples")] if value for word in ("--num-samples", str(value))]
+        split = ["--split", str(settings["val_split"])]
+        commands.append(shlex.join(["dccd-timm", "validate", str(folder), *flags, *split, *size]))
+    return [*commands, shlex.join(["dccd-timm", "push", str(folder), "OWNER/NAME"])]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

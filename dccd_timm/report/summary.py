@@ -1,7 +1,6 @@
 """summary.csv: a row for each epoch, with timm's columns, every loss term and the speed."""
 
 import csv
-import logging
 from pathlib import Path
 
 from timm.utils import update_summary
@@ -9,16 +8,14 @@ from timm.utils import update_summary
 from dccd_timm.atomic import write_text
 from dccd_timm.batch import Progress
 
-_logger = logging.getLogger(__name__)
-
 _SPEED = "views_per_second"
 METRICS = ("loss", "top1", "top5")
 
 
-def append_epoch(folder: Path, progress: Progress, epochs: int, metrics: dict[str, float], with_eval: bool) -> None:
-    """Append an epoch's row to the summary.csv of a run's ``folder``, and log it as one of so many ``epochs``.
+def append_epoch(folder: Path, progress: Progress, metrics: dict[str, float], with_eval: bool) -> None:
+    """Append an epoch's row to the summary.csv of a run's ``folder``.
 
-    The file counts epochs from 0, as timm's does and all files of a run do; people read them from 1, here as anywhere.
+    It counts epochs from 0, as timm's does and all files of a run do; on the screen they count from 1.
     The evaluation columns exist ``with_eval`` and are empty where ``metrics`` are, in epochs without validation.
     """
     path = folder / "summary.csv"
@@ -27,11 +24,6 @@ def append_epoch(folder: Path, progress: Progress, epochs: int, metrics: dict[st
     evaluated = {name: metrics.get(name, "") for name in METRICS} if with_eval else None
     train = dict(progress.losses) | {_SPEED: round(progress.views_per_second, 1)}
     update_summary(progress.epoch, train, evaluated, filename=str(path), lr=progress.lr, write_header=not path.exists())
-    losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
-    top1 = f"  top-1 {metrics['top1']:.2f} %" if metrics else ""
-    if metrics.get("skipped"):
-        top1 += f" of {metrics['images']} images, {metrics['skipped']} unreadable"
-    _logger.info("epoch %d/%d  %s  %.0f views/s%s", progress.epoch + 1, epochs, losses, progress.views_per_second, top1)
 
 
 def _drop_rows_from(path: Path, epoch: int) -> None:

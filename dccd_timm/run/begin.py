@@ -4,11 +4,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from dccd_timm.data.sources import Source
 from dccd_timm.engine.optim import learning_rate
 from dccd_timm.errors import logged_failure
 from dccd_timm.models.cost import gmacs
 from dccd_timm.recipe import Recipe
-from dccd_timm.report.console import StartFacts, start_block
+from dccd_timm.report.console import SplitFacts, StartFacts, start_block
 from dccd_timm.report.pictures import draw_views
 from dccd_timm.run.finish import add_metrics, hardware, student_report, teacher_report
 from dccd_timm.run.folder import clean_up, write_settings
@@ -54,16 +55,22 @@ def start_facts(
         teacher_sees=training.teacher.conversions(training.data_config["input_size"]) if training.teacher else "",
         gmacs=_gmacs(training),
         terms=term_weights(training.task),
-        images=splits.train.num_samples,
-        classes=num_classes,
+        train=_split_facts(recipe, splits.train, recipe.train_split, num_classes),
+        val=_split_facts(recipe, splits.val, recipe.val_split, None) if splits.val else None,
         input_size=tuple(training.data_config["input_size"]),
         updates_per_epoch=training.loader.batches_per_epoch // recipe.grad_accum_steps,
         epochs=training.schedule.num_epochs,
         lr=learning_rate(recipe, recipe.batch_size * accelerator.num_processes),
         hardware=hardware(accelerator),
         folder=folder,
-        columns=splits.train.columns,
     )
+
+
+def _split_facts(recipe: Recipe, split: Source, name: str, num_classes: int | None) -> SplitFacts:
+    """What the start block shows of a split, which has ``num_classes`` where it does not name them."""
+    place = split.folder or f"{recipe.dataset or recipe.data_dir}, split {name}"
+    classes = len(split.names) if split.names else num_classes
+    return SplitFacts(place=place, images=split.num_samples, classes=classes, columns=split.columns)
 
 
 def _gmacs(training: Training) -> dict[str, float | None]:

@@ -1,5 +1,6 @@
 """What happens after each epoch: validate, compare with the best, export, record, publish, save."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dccd_timm.engine.statistics import share_statistics
 from dccd_timm.errors import logged_failure
 from dccd_timm.launch.stop import StopSignals
 from dccd_timm.recipe import Recipe
+from dccd_timm.report.console import epoch_line
 from dccd_timm.report.schema import NAMED, Report, SplitReport, SplitReports
 from dccd_timm.report.summary import append_epoch
 from dccd_timm.run.best import Best, choose_weights, is_better, validated_weights, validates_ema
@@ -26,6 +28,8 @@ from dccd_timm.run.resume import ResumePoint
 from dccd_timm.run.settings import plain_settings
 from dccd_timm.run.state import SavedProgress, SavedRank, record_best, save_state
 from dccd_timm.task.build import term_weights
+
+_logger = logging.getLogger(__name__)
 
 
 class EpochEnd:
@@ -55,6 +59,8 @@ class EpochEnd:
         self.images = resumed.progress.images if resumed.progress else 0
         self.views = resumed.progress.views if resumed.progress else 0
         self.began = time.perf_counter() - (resumed.progress.seconds if resumed.progress else 0)
+        self.started = self.epoch_began = time.perf_counter()
+        self.first_epoch = resumed.start.epoch
         self.signals = StopSignals()
 
     def handle(self, progress: Progress) -> None:
@@ -188,9 +194,18 @@ class EpochEnd:
         """Write what an epoch leaves beside its state: exports, its row, and an interim push."""
         self._export(progress.epoch, metrics, better)
         epochs = self.training.schedule.num_epochs
-        append_epoch(self.folder, progress, epochs, metrics, with_eval=self.training.val is not None)
+        append_epoch(self.folder, progress, metrics, with_eval=self.training.val is not None)
+        self._log(progress, epochs, metrics)
         if not progress.stop:
             self._push_interim(progress.epoch + 1)
+
+    def _log(self, progress: Progress, epochs: int, metrics: dict[str, float]) -> None:
+        """Log an epoch, with the time that the others will take if they are as long as those of this process."""
+        now = time.perf_counter()
+        left = (now - self.started) / (progress.epoch + 1 - self.first_epoch) * (epochs - progress.epoch - 1)
+        best = (self.best.epoch, self.best.metrics["top1"]) if self.best and "top1" in self.best.metrics else None
+        _logger.info("%s", epoch_line(progress, epochs, metrics, best, now - self.epoch_began, left))
+        self.epoch_began = now
 
     def _export(self, epoch: int, metrics: dict[str, float], better: bool) -> None:
         note = {"dccd_timm": {"method": self.recipe.kd_distill_type, "epoch": epoch, **metrics}}

@@ -34,7 +34,7 @@ from dccd_timm.report.schema import (
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
-from dccd_timm.run.settings import describe
+from dccd_timm.run.settings import describe, read_settings
 from dccd_timm.task.build import term_weights
 
 _logger = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ def write_report(
     with logged_failure(f"no model card; {again}", folder):
         publisher.write_card(folder)
     with logged_failure("no closing table", folder):
-        print_closing(folder, report)
+        is_control = (folder.parent / "args.yaml").is_file()
+        print_closing(folder, report, {} if is_control else read_settings(folder))
 
 
 def load_exported(path: Path, accelerator: Accelerator) -> nn.Module:
@@ -193,7 +194,7 @@ def _describe(name: str, model: nn.Module, num_parameters: int) -> NetworkReport
     parsed = ModelName.parse(name)
     architecture = as_timm(model).pretrained_cfg.get("architecture", parsed.short)
     shown = architecture if parsed.source == "local-dir" else parsed.short
-    return NetworkReport(name=str(shown), parameters_m=round(num_parameters / 1e6, 4))
+    return NetworkReport(name=str(shown), parameters_m=num_parameters / 1e6)
 
 
 def push_interim(recipe: Recipe, training: Training, folder: Path, best: Best, publisher: Publisher) -> None:

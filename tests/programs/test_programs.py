@@ -60,7 +60,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert report["control"]["method"] == "none" and 0 <= report["student"]["agreement"] <= 100
     for name in ("student", "teacher", "control"):
         assert f"{report[name]['top1']:.2f} %" in done.stdout
-    assert "3 classes, 3x48x48, columns image and label" in done.stdout
+    assert "3 classes, columns image and label" in done.stdout and "sees 3x48x48" in done.stdout
     assert not any(p.name.startswith(".") for p in run.rglob("*"))  # nothing half-written is left
 
 

@@ -1,21 +1,36 @@
 """The start block and the closing table, from a report that need not come from a training."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dccd_timm.recipe import load_recipe
-from dccd_timm.report.console import StartFacts, closing_table, print_closing, start_block
+from dccd_timm.batch import Progress
+from dccd_timm.recipe import load_recipe, load_validation
+from dccd_timm.report.console import (
+    SplitFacts,
+    StartFacts,
+    closing_table,
+    epoch_line,
+    next_commands,
+    print_closing,
+    start_block,
+)
 from dccd_timm.report.schema import Hardware, NetworkReport, Origin, Report, SplitReport, SplitReports
 
 STUDENT = NetworkReport(name="resnet18", method="dccd", parameters_m=11.69, top1=70.126, top5=90.0, agreement=80.5)
 TEACHER = NetworkReport(name="resnet34", parameters_m=21.8, top1=75.0, top5=92.0)
 
 
+TRAIN = SplitFacts(place="d/train", images=1000, classes=10)
+VAL = SplitFacts(place="d/val", images=200, classes=10)
+
+
 def facts(**changed):
     values = dict(
         student=STUDENT, teacher=TEACHER, teacher_sees="", gmacs={"student": 1.8142, "teacher": None},
-        terms={"task_loss": 1.0, "kd_loss": 0.5, "contrast_loss": 5.0, "mirror_loss": 0.25}, images=1000, classes=10,
+        terms={"task_loss": 1.0, "kd_loss": 0.5, "contrast_loss": 5.0, "mirror_loss": 0.25}, train=TRAIN, val=VAL,
         input_size=(3, 224, 224), updates_per_epoch=12, epochs=3, lr=0.05, hardware=Hardware(world=2, device="cuda"),
         folder=Path("out/run"),
     )  # fmt: skip
@@ -29,10 +44,12 @@ def lines(block):
 def test_the_start_block_shows_networks_method_and_the_weight_of_every_term():
     recipe = load_recipe(["--data-dir", "d", "--kd-model-name", "resnet34", "--kd-distill-type", "dccd", "-b", "32"])
     found = lines(start_block(recipe, facts()))
-    assert found["student"] == "resnet18, 11.690 M parameters, 1.81 GMACs, weights: random"
+    assert found["student"] == "resnet18, 11.690 M parameters, 1.81 GMACs, sees 3x224x224, weights: random"
     assert found["teacher"] == "resnet34, 21.800 M parameters, not evaluated: no validation split"
     assert found["method"] == "dccd, task 1, kd 0.5, contrast 5, mirror 0.25"
-    assert found["data"] == "d: 1000 images, 10 classes, 3x224x224"
+    assert found["data"] == "d/train: 1000 images, 10 classes"
+    assert found["validation"] == "d/val: 200 images, 10 classes"
+    assert list(found) == ["teacher", "student", "data", "validation", "method", "device", "update", "writes"]
     assert found["update"].startswith("64 images x 2 views, 12 updates per epoch, 3 epochs, sgd at 0.05")
     assert found["device"] == "2 x cuda, float32"
     assert found["writes"] == "to  out/run"
@@ -47,8 +64,9 @@ def test_the_start_block_says_what_the_teacher_is_fed():
 
 def test_the_start_block_names_the_columns_of_a_table():
     recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
-    found = lines(start_block(recipe, facts(columns=("photo", "json/label"))))
-    assert found["data"] == "d: 1000 images, 10 classes, 3x224x224, columns photo and json/label"
+    found = lines(start_block(recipe, facts(train=replace(TRAIN, columns=("photo", "json/label")), val=None)))
+    assert found["data"] == "d/train: 1000 images, 10 classes, columns photo and json/label"
+    assert found["validation"] == "none: best/ is the epoch with the lowest training loss"
 
 
 @pytest.mark.parametrize(("skipped", "more"), [(0, ""), (2, ", 2 unreadable")])
@@ -62,7 +80,7 @@ def test_a_training_without_teacher_has_no_line_for_it():
     recipe = load_recipe(["--data-dir", "d", "--kd-distill-type", "none"])
     found = lines(start_block(recipe, facts(teacher=None, terms={"task_loss": 1.0}, gmacs={"student": 0.0123})))
     assert "teacher" not in found and found["method"] == "none, task 1"
-    assert found["student"].endswith("12.3 MMACs, weights: random")
+    assert found["student"].endswith("12.3 MMACs, sees 3x224x224, weights: random")
 
 
 def test_the_start_block_says_where_the_students_weights_come_from():
@@ -110,3 +128,32 @@ def test_the_last_lines_say_on_how_many_images_the_student_was_evaluated(skipped
     splits = SplitReports(validation=SplitReport(name="val", images=20, skipped=skipped))
     print_closing(Path("out/run"), Report(student=STUDENT, splits=splits))
     assert f"  evaluated on 20 images of the split val{more}\n" in capsys.readouterr().out
+
+
+def test_an_epoch_is_one_line_with_time_losses_top1_best_and_what_is_left():
+    progress = Progress(2, 30, {"loss": 3.0, "kd_loss": 2.0}, lr=0.1, views_per_second=123.45)
+    metrics = {"loss": 1.5, "top1": 60.0, "top5": 90.0, "images": 24, "skipped": 0}
+    line = epoch_line(progress, 10, metrics, (1, 61.5), 12.3, 700.0)
+    assert line == (
+        "epoch 3/10  12 s  loss 3  kd_loss 2  123 views/s  top-1 60.00 %  best 61.50 % in epoch 2  12 min left"
+    )
+    broken = metrics | {"images": 20, "skipped": 4}
+    assert epoch_line(progress, 3, broken, (2, 60.0), 1, 0).endswith("top-1 60.00 % of 20 images, 4 unreadable")
+    assert epoch_line(progress, 3, {}, None, 1, 0).endswith("123 views/s")
+
+
+def test_the_last_lines_have_the_gain_and_the_next_commands(tmp_path, capsys):
+    run = tmp_path / "my run"
+    (run / "best").mkdir(parents=True)
+    (run / "best" / "config.json").write_text("{}")
+    control = NetworkReport(name="resnet18", method="none", top1=69.0, top5=88.0)
+    settings = {"dataset": "hfids/my images", "val_split": "test", "val_num_samples": 50, "data_dir": None}
+    print_closing(run, Report(student=STUDENT, control=control), settings)
+    shown = capsys.readouterr().out.splitlines()
+    assert "  gain +1.13 points of top-1 over the control" in shown
+    assert shown[-1] == f"  next: dccd-timm push '{run}' OWNER/NAME"
+    validate = shlex.split(shown[-2].removeprefix("  next: "))
+    options = load_validation(validate[2:])
+    assert validate[:2] == ["dccd-timm", "validate"] and options.split == "test" and options.num_samples == 50
+    assert options.dataset == "hfids/my images"
+    assert len(next_commands(Path("run"), {"val_split": ""})) == 1

@@ -37,7 +37,8 @@ def training(folders, fresh_accelerator):
 
 def test_the_facts_are_those_of_the_training(training, tmp_path):
     facts = start_facts(*training, tmp_path)
-    assert (facts.images, facts.classes, facts.input_size) == (48, 3, (3, 32, 32))
+    assert (facts.train.images, facts.train.classes, facts.val, facts.input_size) == (48, 3, None, (3, 32, 32))
+    assert facts.train.place.endswith("/train")
     assert (facts.updates_per_epoch, facts.epochs, facts.lr) == (3, 3, 0.1)
     assert facts.teacher is None and facts.hardware.world == 1
 

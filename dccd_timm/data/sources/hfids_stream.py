@@ -78,7 +78,7 @@ class HfidsStream(Source):
         if self.num_shards < world:  # every rank reads all shards and keeps its part of the rows
             useful = min(wanted, self.num_shards)
         if useful < wanted:
-            _logger.info("%d loader workers instead of %d: the stream has %d shards", useful, wanted, self.num_shards)
+            _logger.debug("%d loader workers instead of %d: the stream has %d shards", useful, wanted, self.num_shards)
         return useful
 
     def layout(self, workers: int) -> dict[str, int]:

@@ -17,14 +17,14 @@ CONFIG = dict(input_size=(3, 40, 40), mean=(0.5,) * 3, std=(0.25,) * 3, interpol
 
 
 def test_more_workers_than_shards_become_fewer(parquet, folders, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG", logger="dccd_timm.data")
     recipe = recipe_for("stream", parquet, folders, "-j", 5)
     loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
     assert loader.loader.num_workers == 2 and "2 loader workers instead of 5" in caplog.text
 
 
 def test_few_shards_are_split_by_row_groups_or_read_by_fewer_workers(numbered, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG", logger="dccd_timm.data")
     loader = train_loader(numbered(1, row_group=10), workers=3)
     assert loader.loader.num_workers == 3 and loader.position.layout["shards"] == 10 and not caplog.text
     assert train_loader(numbered(2), workers=3).loader.num_workers == 2
