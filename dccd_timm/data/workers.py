@@ -1,17 +1,19 @@
 """How loader workers start: forked by a server that has one thread, never by the rank, which has several.
 
 A process that is forked while another of its threads holds a lock, inside CPython or a library, may wait for that lock
-for ever. The server is started once in each rank; it has imported what workers need, so that a worker costs a fork.
+for ever. The server is started once in each rank; it has imported what workers need, so that a worker costs a fork. A
+program starts it early: as long as the rank has one thread the server is forked off it, with all that is imported.
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 
 from dccd_timm.process import STOP_SIGNALS, detach
 from dccd_timm.recipe import Images
@@ -29,8 +31,12 @@ _ENVIRONMENT = {
 
 
 def start_server_early(images: Images) -> None:
-    """Start the server before the loaders are built, if they will have workers: it imports while its rank does."""
+    """Start the server before anything starts a thread, if the loaders will have workers."""
     if images.workers or images.dataset.startswith("hfids/"):
+        if _CONTEXT is not None:
+            with _environment(_ENVIRONMENT):
+                for name in _modules(images)[1:]:
+                    importlib.import_module(name)
         start_server(images)
 
 
@@ -38,17 +44,69 @@ def start_server(images: Images) -> str | None:
     """Start the server of loader workers, unless it runs; the name of its multiprocessing context, for a DataLoader."""
     if _CONTEXT is None:
         return None
-    reads_datasets = images.dataset.startswith(("hfids/", "hfds/"))
-    forkserver.set_forkserver_preload([*_PRELOADED, *(["datasets"] if reads_datasets else [])])
+    forkserver.set_forkserver_preload(_modules(images))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         with _environment(_ENVIRONMENT):
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the line before unblocks two of them
-            forkserver.ensure_running()
+            with _forked_if_single_threaded():
+                forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _CONTEXT
+
+
+def _forget_server() -> None:
+    """A forked process has no server: the one that multiprocessing knows is its parent's."""
+    forkserver._forkserver._forkserver_pid = None  # type: ignore[attr-defined]
+
+
+if _CONTEXT is not None:
+    os.register_at_fork(after_in_child=_forget_server)
+
+
+def _modules(images: Images) -> list[str]:
+    """What the server imports for workers that read these images."""
+    return [*_PRELOADED, *(["datasets"] if images.dataset.startswith(("hfids/", "hfds/")) else [])]
+
+
+@contextlib.contextmanager
+def _forked_if_single_threaded() -> Iterator[None]:
+    """Let multiprocessing fork the server off this process in place of a new interpreter, which would import for
+    seconds what is imported here already; not where this process has threads."""
+    if len(os.listdir("/proc/self/task")) > 1 or _PRELOADED[1] not in sys.modules:
+        yield
+        return
+    spawn, opened = util.spawnv_passfds, set(os.listdir("/proc/self/fd"))
+    util.spawnv_passfds = partial(_fork_server, opened)
+    try:
+        yield
+    finally:
+        util.spawnv_passfds = spawn
+
+
+def _fork_server(opened: set[str], executable: bytes, arguments: Sequence[str], files: Sequence[int]) -> int:
+    """Run a Python program of multiprocessing in a fork, with the ``files`` and those that were ``opened`` before.
+
+    ``arguments`` are those of an interpreter, and end with -c and the program.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        for number in set(os.listdir("/proc/self/fd")) - opened - {str(file) for file in files}:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(int(number))
+        for stop in STOP_SIGNALS:
+            signal.signal(stop, signal.default_int_handler if stop == signal.SIGINT else signal.SIG_DFL)
+        exec(arguments[-1], {})  # noqa: S102 - multiprocessing's own program
+        code = 0
+    finally:
+        os._exit(code)
 
 
 @contextlib.contextmanager

@@ -7,22 +7,29 @@ import sys
 import time
 
 import psutil
+import pytest
 
 RANK = """
 import time
 from multiprocessing import forkserver
-from dccd_timm.data.workers import start_server
+from dccd_timm.data import workers
 from dccd_timm.recipe import load_recipe
 
-start_server(load_recipe(["-j", "2"]))
+workers.START(load_recipe(["-j", "2"]))
 print(forkserver._forkserver._forkserver_pid, flush=True)
 time.sleep(60)
 """
 
 
-def test_it_is_out_of_the_group_from_its_first_moment_and_ends_with_its_rank():
+@pytest.mark.parametrize("start", ["start_server", "start_server_early"])
+def test_it_is_out_of_the_group_from_its_first_moment_and_ends_with_its_rank(start):
+    """A server that is started as an interpreter of its own, and one that is forked off the rank."""
     rank = subprocess.Popen(
-        [sys.executable, "-c", RANK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", RANK.replace("START", start)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     server = psutil.Process(int(rank.stdout.readline()))
     rank.send_signal(signal.SIGSTOP)  # it must not end at the signals to its group
@@ -35,6 +42,7 @@ def test_it_is_out_of_the_group_from_its_first_moment_and_ends_with_its_rank():
         assert server.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.01)
     assert os.getpgid(server.pid) == server.pid and server.status() != psutil.STATUS_ZOMBIE
+    assert ("multiprocessing.forkserver" in " ".join(server.cmdline())) == (start == "start_server")
     rank.kill()
     stderr = rank.communicate(timeout=10)[1]
     assert not psutil.wait_procs([server], timeout=5)[1]

@@ -31,4 +31,4 @@ def test_validation(folders, teacher, tmp_path):
     done = run_program("--model", f"local-dir:{teacher}", *data, "-j", 2, program="validate.py", env=env)
     assert done.returncode == 0, done.stderr
     count, threaded = threads_at_forks(tmp_path / "forks")
-    assert count == 2 and not threaded
+    assert count == 3 and not threaded  # the server and two workers

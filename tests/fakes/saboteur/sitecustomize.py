@@ -33,12 +33,20 @@ def _watch(function, name, sightings):
             return
 
 
-# A loader's server must have one thread.
-IN_SERVER = "multiprocessing.forkserver" in sys.orig_argv[-1]
-if "SABOTAGE" in os.environ and not IN_SERVER and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-    function, name, sightings, rank = os.environ["SABOTAGE"].split(":")
-    if os.environ.get("RANK", "0") == rank:
-        threading.Thread(target=_watch, args=(function, name, int(sightings)), daemon=True).start()
+def _sabotage(event, arguments):
+    """Watch once the server of loader workers runs, which is forked off the program while that has one thread."""
+    if event == "import" and arguments[0] == "dccd_timm.run.train" and os.getpid() == PROGRAM:
+        global watched
+        if not watched:
+            watched = True
+            function, name, sightings, _ = os.environ["SABOTAGE"].split(":")
+            threading.Thread(target=_watch, args=(function, name, int(sightings)), daemon=True).start()
+
+
+PROGRAM, watched = os.getpid(), False
+first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+if first_attempt and os.environ.get("SABOTAGE", "").split(":")[3:] == [os.environ.get("RANK", "0")]:
+    sys.addaudithook(_sabotage)
 
 
 def _record(event, _):
