@@ -122,10 +122,10 @@ def epoch_line(
     return "  ".join(parts)
 
 
-def closing_table(report: Report) -> str:
-    """Teacher, student and control side by side; the report's numbers are those of a validation."""
+def closing_table(report: Report, control: str = "control") -> str:
+    """Teacher, student and control side by side, which is called so; the report's numbers are those of a validation."""
     rows: list[tuple[str, ...]] = [("", "parameters", "top-1", "top-5", "agrees with teacher")]
-    for role, network in (("teacher", report.teacher), ("student", report.student), ("control", report.control)):
+    for role, network in (("teacher", report.teacher), ("student", report.student), (control, report.control)):
         if network:
             name = f"{network.name}, {network.method}" if network.method else network.name
             percents = ("" if v is None else f"{v:.2f} %" for v in (network.top1, network.top5, network.agreement))
@@ -155,6 +155,11 @@ def print_closing(folder: Path, report: Report, settings: Mapping[str, object] |
     if settings:
         lines += [f"  next: {command}" for command in next_commands(folder, settings)]
     print("\n".join(lines), flush=True)
+
+
+def print_comparison(folder: Path, report: Report) -> None:
+    """Print what ``folder`` has of two runs, of which none is a control of the other."""
+    print(f"{closing_table(report, 'other')}\n  {folder / 'report'} holds pictures and report.json", flush=True)
 
 
 def next_commands(folder: Path, settings: Mapping[str, object]) -> list[str]:

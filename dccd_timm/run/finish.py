@@ -18,7 +18,7 @@ from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.recipe.model_name import ModelName
-from dccd_timm.report.console import print_closing
+from dccd_timm.report.console import print_closing, print_comparison
 from dccd_timm.report.evidence import evaluate_networks, gather_evidence
 from dccd_timm.report.pictures import Evidence, draw_pictures
 from dccd_timm.report.schema import (
@@ -97,11 +97,13 @@ def write_report(
     names: list[str] | None,
     control_run: Path,
     publisher: Publisher,
+    target: Path | None = None,
 ) -> None:
     """Write report.json, its pictures and the card into the ``folder`` of a run, and print the closing table.
 
     ``names`` are those of the classes; ``control_run`` is the folder of the run that the report's control comes from,
-    where it has one. Only report.json is needed to complete a run: an error in anything else is a warning.
+    where it has one. With ``target`` the report goes there and no card is written: it compares ``folder`` with a run
+    that is no control of it. Only report.json is needed to complete a run: an error in anything else is a warning.
     """
     summaries = {f"student ({report.method})": folder / "summary.csv"}
     if report.control:
@@ -110,9 +112,14 @@ def write_report(
     again = f"the training is complete, and `dccd-report {shlex.quote(str(folder))}` tries again"
     with logged_failure(f"the report lacks channels and classes; {again}", folder):
         evidence = gather_evidence(report, summaries, evaluation, names)
-    report.write(folder)
+    out = target or folder
+    out.mkdir(exist_ok=True)
+    report.write(out)
     with logged_failure(f"no pictures; {again}", folder):
-        draw_pictures(folder, evidence)
+        draw_pictures(out, evidence)
+    if target is not None:
+        print_comparison(out, report)
+        return
     with logged_failure(f"no model card; {again}", folder):
         publisher.write_card(folder)
     with logged_failure("no closing table", folder):

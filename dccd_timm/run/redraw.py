@@ -32,7 +32,8 @@ def redraw(
     folder: Path, against: Path | None, create_publisher: Callable[[Recipe], Publisher], modules: Sequence[str] = ()
 ) -> Report:
     """Evaluate the exported student of the run in ``folder`` again, with its teacher and its control, or with the
-    student of the run ``against``; rewrite redundancy, classes, pictures and card. Metrics stay as they are.
+    student of the run ``against``; rewrite redundancy, classes, pictures and card. Metrics stay as they are. Beside
+    another run all but the card goes into ``folder``/against-NAME, and the report of ``folder`` stays as it is.
     ``modules`` are imported in place of those of the run.
 
     Raises:
@@ -51,7 +52,8 @@ def redraw(
         evaluation, names = _evaluate(recipe, folder, control_run if report.control else None, accelerator)
         if report.control and "teacher" in evaluation.answers:
             report.control.agreement = evaluation.agreement("control", "teacher")
-    write_report(folder, report, evaluation, names, control_run, create_publisher(recipe))
+    target = folder / f"against-{against.resolve().name}" if against else None
+    write_report(folder, report, evaluation, names, control_run, create_publisher(recipe), target)
     return report
 
 

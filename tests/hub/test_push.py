@@ -283,9 +283,10 @@ def test_the_report_is_drawn_again_beside_another_run(pushed, teacher, client, t
     again = "from dccd_timm.cli import report_main; report_main(words.split(' '))"
     done = client.do(again, words=f"{run} --against {teacher.parent}")
     assert done.code == 0, done.text
-    after = json.loads((run / "report" / "report.json").read_text())
-    assert {p.stem for p in (run / "report").glob("*.png")} == set(PICTURES)
+    assert json.loads((run / "report" / "report.json").read_text()) == before
+    after = json.loads((run / "against-t" / "report" / "report.json").read_text())
+    assert {p.stem for p in (run / "against-t" / "report").glob("*.png")} == set(PICTURES)
     for word in ("teacher", "student", "student_before_training", "student_teacher"):
         assert after["redundancy"][word] == before["redundancy"][word]
-    assert after["control"]["top1"] == after["teacher"]["top1"] and "t (none)" in (run / "README.md").read_text()
+    assert after["control"]["top1"] == after["teacher"]["top1"] and after["control"]["label"] == "t (none)"
     assert_failed(client.do(again, words=tmp_path), "holds no finished run")

@@ -52,14 +52,19 @@ def test_a_report_is_drawn_again(run, fresh_accelerator, capsys):
     assert f"{before['student']['top1']:.2f} %" in capsys.readouterr().out
 
 
-def test_a_report_is_drawn_beside_another_run(run, teacher, fresh_accelerator):
+def test_a_report_is_drawn_beside_another_run(run, teacher, fresh_accelerator, capsys):
+    (run / "README.md").write_text("its own card")
+    first = {path: path.read_bytes() for path in (run / "README.md", run / "report" / "report.json")}
     redraw(run, teacher.parent, HubPublisher)
-    report, other = Report.read(run), Report.read(teacher.parent)
+    assert all(path.read_bytes() == content for path, content in first.items())
+    assert "  other (resnetv2_18, none)" in (shown := capsys.readouterr().out) and "control" not in shown
+    beside = run / "against-t"
+    report, other = Report.read(beside), Report.read(teacher.parent)
+    assert all((beside / "report" / f"{name}.png").is_file() for name in PICTURES if name != "views")
     assert report.control.label == report.classes.control == "t (none)"
     assert report.control.top1 == other.student.top1 == report.teacher.top1
     assert report.control.agreement == 100 and other.student.agreement is None  # it is the teacher
     assert report.redundancy.control == report.redundancy.teacher
-    assert "t (none)" in (run / "README.md").read_text()
 
 
 def test_only_finished_runs_on_the_same_data_are_compared(run, tmp_path):
