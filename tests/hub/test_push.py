@@ -17,7 +17,7 @@ from tests.conftest import READ, WRITE, run_program
 from tests.fakes.model_hub.client import assert_failed
 from tests.programs.test_programs import assert_one_line
 
-PICTURES = ("curves", "channels", "redundancy", "classes")
+PICTURES = ("comparison", "curves", "channels", "redundancy", "classes")
 PUBLISHED = {".gitattributes", "README.md", "args.yaml", "config.json", "model.safetensors", "recipe.yaml",
              "summary.csv", ".dccd-push.json", "report/report.json", *(f"report/{name}.png" for name in PICTURES)}  # fmt: skip
 
@@ -286,6 +286,7 @@ def test_the_report_is_drawn_again_beside_another_run(pushed, teacher, client, t
     assert json.loads((run / "report" / "report.json").read_text()) == before
     after = json.loads((run / "against-t" / "report" / "report.json").read_text())
     assert {p.stem for p in (run / "against-t" / "report").glob("*.png")} == set(PICTURES)
+    assert after["redundancy"]["student_teacher"].pop("control") > 0.9  # it is the teacher
     for word in ("teacher", "student", "student_before_training", "student_teacher"):
         assert after["redundancy"][word] == before["redundancy"][word]
     assert after["control"]["top1"] == after["teacher"]["top1"] and after["control"]["label"] == "t (none)"
