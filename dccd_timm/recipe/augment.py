@@ -17,6 +17,13 @@ _NO_MIXING = NoEffect(lambda v: not _mixes(v), "mixup and cutmix are off")
 _NO_BCE = without("bce_loss", "bce_loss is off")
 _NO_ERASING = NoEffect(lambda v: v["reprob"] == 0, "reprob is 0")
 _NO_AUG = NoEffect(lambda v: v["no_aug"], "no_aug switches augmentation off")
+
+
+def _against_no_aug(name: str, off: object) -> NoEffect:
+    """No effect beside no_aug, unless the value says the same."""
+    return NoEffect(lambda v: v["no_aug"] and v[name] not in (None, off), "no_aug switches augmentation off")
+
+
 _NO_JITTER = NoEffect(lambda v: not v["color_jitter"], "color_jitter is 0")
 _PADDED = NoEffect(lambda v: v["train_crop_pad"] > 0, "train_crop_pad crops in its own way")
 
@@ -35,13 +42,20 @@ class Augment:
         low=0,
         no_effect=(_NO_AUG,),
     )
-    scale: tuple[float, ...] | None = _aug((0.08, 1.0), "area of the random crop", count=2, no_effect=(_PADDED,))
-    ratio: tuple[float, ...] | None = _aug(
-        (3 / 4, 4 / 3), "aspect ratio of the random crop", count=2, no_effect=(_PADDED,)
+    scale: tuple[float, ...] | None = _aug(
+        (0.08, 1.0), "area of the random crop", count=2, no_effect=(_against_no_aug("scale", (1, 1)), _PADDED)
     )
-    hflip: float = _aug(0.5, "probability of a horizontal flip", low=0, high=1)
+    ratio: tuple[float, ...] | None = _aug(
+        (3 / 4, 4 / 3),
+        "aspect ratio of the random crop",
+        count=2,
+        no_effect=(_against_no_aug("ratio", (1, 1)), _PADDED),
+    )
+    hflip: float = _aug(
+        0.5, "probability of a horizontal flip", low=0, high=1, no_effect=(_against_no_aug("hflip", 0),)
+    )
     vflip: float = _aug(0.0, "probability of a vertical flip", low=0, high=1, no_effect=(_NO_AUG,))
-    color_jitter: float | None = _aug(0.4, "strength of colour jitter")
+    color_jitter: float | None = _aug(0.4, "strength of colour jitter", no_effect=(_against_no_aug("color_jitter", 0),))
     color_jitter_prob: float | None = _aug(
         None, "probability of colour jitter", low=0, high=1, no_effect=(_NO_AUG, _NO_JITTER)
     )

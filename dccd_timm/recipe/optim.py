@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from dccd_timm.recipe.option import NoEffect, option, without
+from dccd_timm.recipe.option import NoEffect, Values, option, without
 
 _optim = partial(option, group="Optimizer")
 _sched = partial(option, group="Learning rate schedule")
@@ -15,6 +15,19 @@ def _only_sched(*names: str) -> NoEffect:
     return NoEffect(lambda v: v["sched"] not in names, f"only sched {', '.join(names)} reads it", refused=False)
 
 
+def _ignores_momentum(v: Values) -> bool:
+    """Whether timm's optimizer reads no momentum; timm is asked only about another value than the default."""
+    if v["momentum"] == Optim.momentum:
+        return False
+    from timm.optim import get_optimizer_info  # --help does without timm
+
+    try:
+        return not get_optimizer_info(v["opt"].rpartition("_")[2]).has_momentum  # lookahead_ and the like before it
+    except ValueError:  # an unknown optimizer is refused elsewhere
+        return False
+
+
+_NO_MOMENTUM = NoEffect(_ignores_momentum, "the optimizer has no momentum (opt_betas is Adam's)", refused=False)
 _NO_NOISE = NoEffect(lambda v: v["lr_noise"] is None, "lr_noise is not set", refused=False)
 _NO_WARMUP = NoEffect(lambda v: not v["warmup_epochs"], "warmup_epochs is 0", refused=False)
 _CYCLES = _only_sched("cosine", "tanh", "poly")
@@ -28,7 +41,7 @@ class Optim:
     opt: str = _optim("sgd", "any of timm's optimizers", resume="refused")
     opt_eps: float | None = _optim(None, "epsilon of the optimizer")
     opt_betas: tuple[float, ...] | None = _optim(None, "betas of the optimizer")
-    momentum: float = _optim(0.9, "momentum")
+    momentum: float = _optim(0.9, "momentum", no_effect=(_NO_MOMENTUM,))
     weight_decay: float = _optim(2e-05, "weight decay")
     clip_grad: float | None = _optim(None, "clip gradients at this value")
     clip_mode: Literal["norm", "value", "agc"] = _optim(

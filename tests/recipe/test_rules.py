@@ -4,6 +4,7 @@ import pytest
 import torch
 from timm.scheduler import create_scheduler_v2
 
+from dccd_timm.errors import UserError
 from dccd_timm.recipe import Recipe, Validation, load_recipe
 from dccd_timm.recipe.rules import advice, contradictions, defaults, ineffective, no_effect, resolve
 from tests.recipe.mistakes import assert_refused
@@ -81,3 +82,36 @@ def test_random_weights_of_a_model_that_has_some_are_mentioned(tmp_path):
     assert lines("--model", "resnet18") == []  # timm's names are trained from scratch as a rule
     for known in (["--pretrained"], ["--initial-checkpoint", "x.pth"], ["--resume", "somewhere"]):
         assert lines("--model", folder, *known) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--no-aug --hflip 0.3", "hflip has no effect"),
+        ("--no-aug --color-jitter 0.2", "color_jitter has no effect"),
+        ("--no-aug --scale 0.5 1", "scale has no effect"),
+        ("--no-aug --ratio 0.5 2", "ratio has no effect"),
+        ("--no-aug --hflip 0 --color-jitter 0 --scale 1 1 --ratio 1 1", ""),
+    ],
+)
+def test_augmentation_beside_no_aug_is_refused_unless_it_says_the_same(flags, said):
+    if said:
+        with pytest.raises(UserError, match=said):
+            load_recipe(flags.split())
+    else:
+        load_recipe(flags.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "ignored"),
+    [
+        ("--opt adamw --momentum 0.8", True),
+        ("--opt lookahead_adam --momentum 0.8", True),
+        ("--opt sgd --momentum 0.8", False),
+        ("--opt rmsproptf --momentum 0.8", False),
+        ("--opt adamw --momentum 0.9", False),
+    ],
+)
+def test_momentum_of_an_optimizer_without_is_warned_of(flags, ignored, caplog):
+    load_recipe(flags.split())
+    assert ("momentum has no effect" in caplog.text) == ignored

@@ -15,6 +15,7 @@ from dccd_timm.recipe.timm_flags import REFUSED, TAKEN_OVER
 TABLE = list(csv.DictReader(Path(__file__).with_name("timm_train_flags.csv").open()))
 # What a value other than timm's default looks like, where the type does not say it.
 EXAMPLES = {
+    "interpolation": "bilinear", "train_interpolation": "bicubic",
     "kd_distill_type": "feature", "kd_token_distill_type": "hard", "clip_mode": "agc", "dist_bn": "broadcast",
     "lr_base_scale": "sqrt", "remode": "const", "mixup_mode": "elem", "train_crop_mode": "rkrc", "eval_metric": "loss",
     "amp_dtype": "bfloat16", "input_size": "3 64 64", "cutmix_minmax": "0.2 0.8", "scale": "0.5 0.9",
