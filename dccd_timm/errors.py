@@ -18,8 +18,13 @@ class UserError(ValueError):
 
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The error's text without line breaks, cut at ``limit`` characters; its type for an error without text."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(printable(str(error)).split()) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def printable(text: str) -> str:
+    """Text that every log and file takes: bytes of a file name that are no UTF-8 are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dccd_timm.errors import LOG_FILE, UserError, logged_failure, one_line
+from dccd_timm.errors import LOG_FILE, UserError, logged_failure, one_line, printable
 
 
 def test_one_line():
@@ -39,3 +39,8 @@ def test_a_bug_in_a_folder_that_is_only_read_is_still_a_line(tmp_path, caplog):
 def test_a_stop_is_no_failure(tmp_path):
     with pytest.raises(KeyboardInterrupt), logged_failure("no picture", tmp_path):
         raise KeyboardInterrupt
+
+
+def test_a_name_in_bytes_that_are_no_utf8_can_be_written_everywhere():
+    assert printable("caf\udce9 é") == "caf\\udce9 é"
+    assert one_line(OSError("caf\udce9")) == "caf\\udce9"

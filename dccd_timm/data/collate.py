@@ -8,7 +8,7 @@ from torch.utils.data import default_collate
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.decode import Sample
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, printable
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class SkipCounter:
         Raises:
             UserError: past the limit, or for a problem that cannot be skipped.
         """
-        for name, count in batch.skipped:
+        for raw, count in batch.skipped:
+            name = printable(raw)
             if self.limit is None:
                 raise UserError(f"unreadable image or shard: {name}; fix it, or skip it with --data-errors skip")
             if name not in self._logged and len(self._logged) < _LOGGED:
