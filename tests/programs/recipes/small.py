@@ -53,6 +53,7 @@ def shrink(recipe: Path, folder: Path) -> list[str]:
     flags = [
         "--dataset", f"{reader}/{data}", "-b", 4, "-vb", 8, "-j", 1, "--train-batches-per-epoch", 2, "--epochs", 1,
         "--warmup-epochs", 0, "--device", "cpu", "--output", folder / "out", "--experiment", recipe.stem,
+        "--allow-weak-teacher",  # of pictures of noise
     ]  # fmt: skip
     if name == "ILSVRC/imagenet-1k":
         flags += ["--img-size", 64]
@@ -64,7 +65,7 @@ def shrink(recipe: Path, folder: Path) -> list[str]:
             torch.manual_seed(0)
             state = timm.create_model(teacher, num_classes=CLASSES[name]).state_dict()
             torch.save({"epoch": 240, "model": state, "accuracy": torch.tensor(1.0), "optimizer": {}}, weights)
-        flags += ["--kd-model-name", teacher, "--kd-teacher-checkpoint", weights, "--allow-weak-teacher"]
+        flags += ["--kd-model-name", teacher, "--kd-teacher-checkpoint", weights]
         if name == "ILSVRC/imagenet-1k" and not teacher.startswith("deit"):  # which has one size
             flags += ["--kd-teacher-img-size", "student"]
     return [str(flag) for flag in flags]
