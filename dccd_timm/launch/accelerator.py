@@ -37,7 +37,7 @@ def start_accelerator(settings: Recipe | Validation) -> Accelerator:
     cpu = settings.device == "cpu" or is_on("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     precision = _mixed_precision(settings, cpu)
     tracker = training.log_with if training and training.log_with != "none" else None
-    if tracker and tracker not in get_available_trackers():
+    if tracker and tracker not in {kind.value for kind in get_available_trackers()}:
         raise UserError(f"--log-with {tracker} needs its package: pip install {tracker}")
     _check_compiler(settings)
     with waiting_for_ranks(world):

@@ -172,7 +172,7 @@ MISTAKES = {
     "batch larger than the data": (["-b", "500"], ["lower --batch-size"]),
     "unknown optimizer": (["--opt", "adamx"], ["optimizer adamx", "did you mean"]),
     "unknown schedule": (["--sched", "cosinus"], ["scheduler cosinus"]),
-    "float16 without a GPU": (["--amp"], ["--amp-dtype bfloat16"]),
+    "float16 without a GPU": (["--kd-teacher-dtype", "float16"], ["float16 needs a GPU", "bfloat16"]),
     "device module": (["--device-modules", "no_such_module"], ["no_such_module"]),
     "output is a file": (["--output", "/etc/hostname"], ["cannot be written", "--output"]),
 }
