@@ -59,8 +59,10 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     opened = _open(images, name, folder, split, timeout)
     if isinstance(opened.builder, ImageFolder):
         source = open_image_folder(opened.builder, opened.dataset, images, split, class_map)
-        if root:
-            warn_of_left_out(str(root), (path.rpartition("::")[2] for path, _ in source.images))  # or the zips
+        # of several splits without folders of their own, which of them a file belongs to is in its name
+        listed = root or (folder if len(opened.builder.config.data_files or {}) == 1 else None)
+        if listed:
+            warn_of_left_out(str(listed), (path.rpartition("::")[2] for path, _ in source.images))  # or the zips
         return source
     of_run = "--train-num-samples" if is_training else "--val-num-samples"
     flag = of_run if isinstance(images, Recipe) else "--num-samples"  # validate.py has one split

@@ -115,3 +115,17 @@ def test_images_in_tars_that_are_not_read_are_counted_and_named(tmp_path, caplog
     assert opened(recipe).num_samples == 16
     assert "the tars have 8 images that are not read" in caplog.text
     assert ".png from their first dot on: 16x.webp, 17x.webp, 18x.webp, 19x.webp, v1.20.png, v1.21.png" in caplog.text
+
+
+def test_what_a_folder_without_split_folders_loses_through_hfids_is_named(tmp_path, caplog):
+    """There datasets alone decides what belongs to the only split: links to class folders and .avif are not in it."""
+    for name in ("data/a", "data/b", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(3):
+            picture(0, number).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "data" / "a" / "x.avif").write_bytes(encoded(picture(0, 0), "AVIF"))
+    (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere")
+    source = opened(load_recipe(flags("hfids", tmp_path / "data")))
+    assert (source.num_samples, source.names) == (6, ["a", "b"])
+    assert "files that are not read as images: 1 .avif in a; 3 .png in c" in caplog.text
+    assert "folders without an image, which are no classes: c" in caplog.text
