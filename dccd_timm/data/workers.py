@@ -7,7 +7,6 @@ program starts it early: as long as the rank has one thread the server is forked
 
 import contextlib
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -130,8 +129,7 @@ def worker_start(first: Callable[[int], None] | None) -> Callable[[int], None]:
 
 def _start_worker(first: Callable[[int], None] | None, number: int) -> None:
     detach()
-    rank = multiprocessing.parent_process()
-    if rank is not None and not rank.is_alive():  # it died, and the server with it, before the line above
+    if _CONTEXT is not None and os.getppid() != sys.modules[_PRELOADED[0]].PID:  # it died before the line above
         os._exit(1)
     if first is not None:
         first(number)

@@ -12,6 +12,7 @@ import pytest
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.data.workers import start_server, start_server_early
 from dccd_timm.recipe import load_recipe
+from tests.conftest import ROOT
 from tests.data.loaders import CONFIG, CPU, opened, recipe_for
 
 
@@ -55,6 +56,7 @@ def test_no_loader_forks_this_process(kind, parquet, folders, monkeypatch):
 LOADER = """
 import sys
 from dccd_timm.data.build import Rank, build_train_loader
+from tests.conftest import ROOT
 from tests.data.loaders import CONFIG, CPU, opened, recipe_for
 
 if __name__ == "__main__":
@@ -73,6 +75,7 @@ def test_workers_end_with_a_rank_that_is_killed(folders, tmp_path):
     rank = subprocess.Popen(
         [sys.executable, str(script), str(folders)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert rank.stdout.readline() == "ready\n", rank.stderr.read()
     everyone = psutil.Process(rank.pid).children(recursive=True)
@@ -82,3 +85,9 @@ def test_workers_end_with_a_rank_that_is_killed(folders, tmp_path):
     rank.kill()
     assert not psutil.wait_procs(everyone, timeout=5)[1]
     assert not rank.stderr.read()  # nothing about semaphores
+
+
+def test_a_worker_ends_whose_server_died_before_it_could_ask_for_a_signal():
+    code = "from dccd_timm.data import worker_server, workers; workers.worker_start(None)(0); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
