@@ -6,7 +6,6 @@ among them, get the Pillow image that they expect.
 
 import contextlib
 import random
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,17 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Int16, UInt8
 from PIL import Image
+from simplejpeg import decode_jpeg
 from timm.data.transforms import MaybePILToTensor, RandomResizedCropAndInterpolation
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import decode_jpeg
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomHorizontalFlip, RandomVerticalFlip
 
 from dccd_timm.data.decode import Encoded, decode, encoded, readable
 from dccd_timm.data.views import MultiViewTransform, PaddedCrop, Pixels
 
-# The bytes of a record are read-only, and nothing writes to them.
-warnings.filterwarnings("ignore", message="The given buffer is not writable")
 _MODES = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.BICUBIC: "bicubic"}
 
 Rows = UInt8[Tensor, "height width channels"]
@@ -42,7 +39,7 @@ class DecodedImage(NamedTuple):
 
 
 def decode_pixels(data: Encoded, mode: str) -> DecodedImage:
-    """As :func:`dccd_timm.data.decode.decode`, for :class:`FastViews`; RGB JPEGs by torchvision, which gives the same.
+    """As :func:`dccd_timm.data.decode.decode`, for :class:`FastViews`; RGB JPEGs by simplejpeg, which gives the same.
 
     Raises:
         OSError: when it cannot be decoded.
@@ -51,11 +48,9 @@ def decode_pixels(data: Encoded, mode: str) -> DecodedImage:
     if isinstance(data, bytes) and mode == "RGB":
         with readable(data) as opened:
             if opened.format == "JPEG" and opened.mode == "RGB":
-                # what libjpeg refuses, Pillow may still read, or say why not
-                with contextlib.suppress(RuntimeError):
-                    pixels = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
-                    assert isinstance(pixels, Tensor)
-                    return DecodedImage(opened, pixels.permute(1, 2, 0))
+                # it refuses all that libjpeg warns of; Pillow may still read it, or say why not
+                with contextlib.suppress(ValueError):
+                    return DecodedImage(opened, torch.from_numpy(decode_jpeg(data)))
     image = decode(data, mode)
     return DecodedImage(image, _rows(image))
 
