@@ -20,12 +20,21 @@ class MeterState(TypedDict, total=False):
 
 
 @dataclass
+class Draws:
+    """What the views of a batch's images were drawn from: seeds [B], no two views of a training have the same but by
+    being the same; and the epochs [B] in them."""
+
+    seeds: Tensor
+    epochs: Tensor
+
+
+@dataclass
 class Batch:
     """One loader batch, sample-first, so that no slice of axis 0 can separate the views of an image.
 
     ``views`` [B, V, C, H, W], ``target`` [B] class indices or [B, K] soft targets. ``skipped`` names what could not be
     read, with a number of images each; ``fatal`` is a problem that has to stop the run. ``position`` is where
-    loader worker ``worker`` stands after this batch.
+    loader worker ``worker`` stands after this batch. ``draws`` are None where nothing was drawn.
     """
 
     views: Tensor
@@ -34,6 +43,7 @@ class Batch:
     fatal: str | None = None
     worker: int = 0
     position: dict[str, int] | None = None
+    draws: Draws | None = None
 
     @classmethod
     def empty(cls, skipped: list[tuple[str, int]] | None = None, fatal: str | None = None) -> Self:

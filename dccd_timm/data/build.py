@@ -62,6 +62,11 @@ def build_train_loader(
             "--aug-repeats needs images in any order, as folders, torch/ and hfds/ have them, and not a stream: read"
             " hfds/ in place of hfids/, or drop it (--dccd-views gives several views of an image)"
         )
+    if recipe.dccd_view_period and not source.numbered:
+        raise UserError(
+            "--dccd-view-period needs images with numbers, which come again in each epoch: timm's wds/ and tfds/ have"
+            " none; read tars by hfids/, or drop it"
+        )
     batches = _batches_per_epoch(recipe, source, rank.world)
     reading = _train_reading(recipe, source, data_config, num_classes, rank)
     layout = dict(
@@ -117,9 +122,10 @@ def check_readable(images: Images, source: Source, data_config: DataConfig, rank
 def _train_reading(recipe: Recipe, source: Source, data_config: DataConfig, num_classes: int, rank: Rank) -> Reading:
     views, mode = train_views(recipe, data_config), image_mode(recipe)
     if recipe.pil_views:
-        reader = Reader(decode, views, mode, recipe.seed, source.indices)
+        reader = Reader(decode, views, mode, recipe.seed, source.indices, recipe.dccd_view_period)
     else:
-        reader = Reader(decode_pixels, FastViews(views.transforms), mode, recipe.seed, source.indices)
+        fast = FastViews(views.transforms)
+        reader = Reader(decode_pixels, fast, mode, recipe.seed, source.indices, recipe.dccd_view_period)
     return _reading(recipe, source, reader, num_classes, recipe.batch_size, rank)
 
 
@@ -164,8 +170,9 @@ def _train_preparer(recipe: Recipe, data_config: DataConfig, num_classes: int, r
         raise UserError(f"--dccd-near-shift {shift} is not smaller than the images' size {size}")
     copies = NearCopies(plan_views(recipe.dccd_view_aug, recipe.dccd_views), shift, recipe.dccd_near_noise)
     return ViewPreparer(
-        rank.device, data_config["mean"], data_config["std"], erasing, copies, mixing, (recipe.seed, rank.number)
-    )
+        rank.device, data_config["mean"], data_config["std"], erasing, copies, mixing, (recipe.seed, rank.number),
+        by_image=recipe.dccd_view_period > 0,
+    )  # fmt: skip
 
 
 def _skip_counter(images: Images) -> SkipCounter:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch.utils.data import default_collate
 
-from dccd_timm.batch import Batch
+from dccd_timm.batch import Batch, Draws
 from dccd_timm.data.decode import Sample
 from dccd_timm.errors import UserError, printable
 
@@ -25,17 +25,20 @@ class Collate:
     def __call__(self, samples: list[Sample]) -> Batch:
         """A batch of the samples that could be read."""
         skipped = [skip for sample in samples for skip in sample.skipped]
-        read = [(sample.views, sample.target) for sample in samples if sample.views is not None]
+        read = [(sample.views, sample.target, sample.draw) for sample in samples if sample.views is not None]
         if not read:
             return Batch.empty(skipped)
-        views, targets = zip(*read, strict=True)
+        views, targets, draws = zip(*read, strict=True)
         fatal = None
         if self.num_classes and not all(0 <= t < self.num_classes for t in targets):
             wrong = next(t for t in targets if not 0 <= t < self.num_classes)
             fatal = f"class index {wrong} is outside 0 ... {self.num_classes - 1}: set --num-classes or --class-map"
         # flat, and by default_collate: in a worker it writes into shared memory at once
         flat = default_collate([view for image in views for view in image])
-        return Batch(flat.unflatten(0, (len(views), -1)), torch.tensor(targets), skipped, fatal)
+        batch = Batch(flat.unflatten(0, (len(views), -1)), torch.tensor(targets), skipped, fatal)
+        if all(draws):
+            batch.draws = Draws(*torch.tensor(draws).unbind(1))
+        return batch
 
 
 class SkipCounter:

@@ -118,11 +118,15 @@ class Record:
 
 @dataclass
 class Sample:
-    """Views [C, H, W] of one image with its class, or None; and what was skipped, with a number of images each."""
+    """Views [C, H, W] of one image with its class, or None; and what was skipped, with a number of images each.
+
+    ``draw`` is the seed that the views were drawn from, and the epoch in it; None where nothing was drawn.
+    """
 
     views: tuple[Tensor, ...] | None
     target: int
     skipped: list[tuple[str, int]] = field(default_factory=list)
+    draw: tuple[int, int] | None = None
 
     @classmethod
     def skipping(cls, name: str, error: BaseException, images: int = 1) -> Self:
@@ -139,6 +143,7 @@ class Reader:
         mode: PIL mode to decode to.
         seed: augmentations are drawn from it and the image's position; None draws nothing, for evaluation.
         indices: class indices by those of the records, where these differ.
+        period: if above 0, epoch e draws the views of epoch e mod ``period``.
     """
 
     def __init__(
@@ -148,11 +153,14 @@ class Reader:
         mode: str,
         seed: int | None,
         indices: Sequence[int] | None = None,
+        period: int = 0,
     ) -> None:
         self.decode, self.transform, self.mode, self.seed, self.indices = decode, transform, mode, seed, indices
+        self.period = period
 
     def sample(self, record: Record, *position: int) -> Sample:
-        """The sample of a record at this position of the split; a record that cannot be decoded is skipped."""
+        """The sample of a record at this position: the epoch, and numbers of the image in the split; a record that
+        cannot be decoded is skipped."""
         try:
             if record.target is None:
                 raise OSError("no class")
@@ -164,5 +172,7 @@ class Reader:
             target = self.indices[target]
         if self.seed is None:
             return Sample(self.transform(image), target)
-        with seeded(self.seed, *position):
-            return Sample(self.transform(image), target)
+        epoch, *place = position
+        epoch = epoch % self.period if self.period else epoch
+        with seeded(self.seed, epoch, *place) as seed:
+            return Sample(self.transform(image), target, draw=(seed, epoch))

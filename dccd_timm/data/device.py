@@ -60,6 +60,8 @@ class ViewPreparer:
         copies: near copies; None for batches that are complete.
         mixing: mixing of images.
         seed: seed and rank.
+        by_image: whether erasing and near copies are drawn for each image from what its views were drawn from, so that
+            they come again with these views.
     """
 
     def __init__(
@@ -71,10 +73,11 @@ class ViewPreparer:
         copies: NearCopies | None = None,
         mixing: Mixing | None = None,
         seed: tuple[int, int] = (0, 0),
+        by_image: bool = False,
     ) -> None:
         self.device = device
         self.mean, self.std = (torch.tensor(v, device=device).view(-1, 1, 1) * 255 for v in (mean, std))
-        self.erasing, self.mixing, self.seed = erasing, mixing, seed
+        self.erasing, self.mixing, self.seed, self.by_image = erasing, mixing, seed, by_image
         self.copies = copies if copies and any(view.near is not None for view in copies.views) else None
 
     def set_epoch(self, epoch: int) -> None:
@@ -91,16 +94,35 @@ class ViewPreparer:
             views = (views.float() - self.mean) / self.std
         if self.erasing is None and self.copies is None and self.mixing is None:
             return replace(batch, views=views, target=target)
+        if self.by_image and (self.erasing is not None or self.copies is not None):
+            views = self._finished_by_image(views, batch, raw)
         with seeded(*self.seed, number, device=self.device):
-            if raw and self.erasing is not None:
-                for view, erased in enumerate(self.erasing.views):
-                    if erased:  # a slice is a view of the batch: timm erases in place
-                        self.erasing.erase(views[:, view])
-            if self.copies is not None:
-                views = self._with_copies(views, self.copies)
+            if not self.by_image:
+                views = self._finished(views, raw)
             if self.mixing is not None:
                 views, target = _mix(self.mixing.mixup, views, target)
         return replace(batch, views=views, target=target)
+
+    def _finished_by_image(
+        self, drawn: Float[Tensor, "batch drawn channels height width"], batch: Batch, raw: bool
+    ) -> Float[Tensor, "batch views channels height width"]:
+        """All views, those of each image drawn by themselves."""
+        assert batch.draws is not None
+        finished = []
+        for image, seed in zip(drawn.split(1), batch.draws.seeds.tolist(), strict=True):
+            with seeded(seed, device=self.device):
+                finished.append(self._finished(image, raw))
+        return torch.cat(finished)
+
+    def _finished(
+        self, drawn: Float[Tensor, "batch drawn channels height width"], raw: bool
+    ) -> Float[Tensor, "batch views channels height width"]:
+        """All views from the drawn ones: erased where those are ``raw``, and near copies."""
+        if raw and self.erasing is not None:
+            for view, erased in enumerate(self.erasing.views):
+                if erased:  # a slice is a view of the batch: timm erases in place
+                    self.erasing.erase(drawn[:, view])
+        return drawn if self.copies is None else self._with_copies(drawn, self.copies)
 
     def _with_copies(
         self, drawn: Float[Tensor, "batch drawn channels height width"], copies: NearCopies

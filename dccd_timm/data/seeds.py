@@ -22,8 +22,9 @@ def permutation(size: int, *numbers: int) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[None]:
-    """Draw augmentations from these numbers, so that they do not depend on workers or on what was drawn before.
+def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[int]:
+    """Draw augmentations from these numbers, so that they do not depend on workers or on what was drawn before; yields
+    the seed that they make.
 
     timm's transforms use all three global generators. Nothing else does in a worker; in the main process they are
     restored afterwards, that of an accelerator ``device`` too.
@@ -39,7 +40,7 @@ def seeded(*numbers: int, device: torch.device | None = None) -> Iterator[None]:
     if accelerator:
         accelerator.manual_seed(seed)
     try:
-        yield
+        yield seed
     finally:
         if states:
             random.setstate(states[0])

@@ -45,6 +45,10 @@ class Shards(Protocol):
         """Records of one shard from row ``start`` on; may raise any error."""
         ...
 
+    def place(self, shard: int, row: int) -> tuple[int, int]:
+        """A file's number and a row's number in it, which do not depend on how files are divided into shards."""
+        ...
+
 
 @dataclass(frozen=True)
 class Position:
@@ -163,7 +167,9 @@ class StreamBatches(IterableDataset[Batch | None]):
                         sample = item
                     else:
                         record, shard, row = item
-                        sample = self.reader.sample(record, epoch, shard, row)
+                        # older students were drawn from the number of the shard
+                        place = self.source.place(shard, row) if self.reader.period else (shard, row)
+                        sample = self.reader.sample(record, epoch, *place)
                     any_read |= sample.views is not None
                     first = first or (sample.skipped[0][0] if sample.skipped else "")
                     yield sample, replace(start, offset=offset + 1)

@@ -167,6 +167,9 @@ class Distil:
     dccd_near_noise: float = _dccd(
         0.02, "near views: standard deviation of the noise, pixels in 0 ... 1", low=0, no_effect=(_NO_NEAR_VIEW,)
     )
+    dccd_view_period: int = _dccd(
+        0, "if above 0: epoch e shows the views of epoch e mod K, in an order of its own", low=0
+    )
     dccd_contrast_weight: float = _dccd(5.0, "weight of the channel contrast term", low=0, no_effect=(_NOT_DCCD,))
     dccd_contrast_temperature: float = _dccd(
         0.1, "temperature of the channel contrast", low=1e-06, no_effect=(_NOT_DCCD, _NO_CONTRAST)

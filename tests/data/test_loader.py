@@ -11,7 +11,7 @@ from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import CLASSES
-from tests.data.loaders import CPU, image_bytes, opened, recipe_for
+from tests.data.loaders import CPU, image_bytes, opened, recipe_for, train_loader
 
 CONFIG = dict(input_size=(3, 24, 24), mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear", crop_pct=1.0)
 
@@ -178,3 +178,70 @@ def test_images_without_names_are_counted_one_by_one(source, tmp_path):
     with pytest.raises(UserError, match="12 images could not be read, more than --max-data-errors 11"):
         for _ in build_eval_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU)):
             pass
+
+
+def views_by_image(epochs, world=1, **given):
+    """The images of each of the first ``epochs`` in their order, and the views of each by its number."""
+    orders, views = [[] for _ in range(epochs)], [{} for _ in range(epochs)]
+    for rank in range(world):
+        loader = train_loader(rank=rank, world=world, **given)
+        batches = iter(loader)
+        for epoch in range(epochs):
+            for _ in range(loader.batches_per_epoch):
+                batch = next(batches)
+                orders[epoch] += batch.target.tolist()
+                views[epoch] |= dict(zip(batch.target.tolist(), batch.views, strict=True))
+        loader.close()
+    return orders, views
+
+
+def same_views(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[number], second[number]) for number in first)
+
+
+VARIED = ["--dccd-views", 3, "--dccd-view-aug", "near", "--reprob", 0.7, "--kd-model-name", "resnet18"]
+VARIED = [*map(str, VARIED), "--kd-distill-type", "dccd"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "stream"])
+def test_the_views_of_an_epoch_come_again_after_the_period_in_another_order(kind, numbered, tmp_path):
+    """Crops and colours from the workers, erased boxes and near copies from the device: 96 images, 12 to a batch."""
+    folder, images = numbered(1, row_group=10), 96
+    flags = [*VARIED, "--dccd-view-period", "2", "--train-batches-per-epoch", "8"]
+    if kind == "folder":
+        for number in range(images):
+            (tmp_path / f"train/{number:03d}").mkdir(parents=True)
+            (tmp_path / f"train/{number:03d}/{number}.png").write_bytes(image_bytes(number))
+        flags += ["--dataset", "", "--data-dir", str(tmp_path)]
+    given = dict(folder=folder, workers=int(kind == "stream"), batch_size=12, flags=flags)
+    orders, views = views_by_image(4, **given)
+    if kind == "folder":  # the passes of a stream, over 97 images, go on beyond the end of an epoch
+        assert same_views(views[0], views[2]) and same_views(views[1], views[3])
+    for number in views[0].keys() & views[2].keys() & views[1].keys():
+        assert torch.equal(views[0][number], views[2][number])
+        assert not torch.equal(views[0][number], views[1][number])
+    assert orders[0] != orders[2]
+    flags[flags.index("--dccd-view-period") + 1] = "0"
+    assert views_by_image(3, **given)[0] == orders[:3]
+    flags[flags.index("--dccd-view-period") + 1] = "2"
+    other = views_by_image(1, world=2, **{**given, "workers": 2, "batch_size": 6})[1][0]
+    for number in other:  # a worker with fewer shards has begun its next pass
+        assert any(torch.equal(other[number], known[number]) for known in views if number in known)
+    # resumed in the middle of an epoch that repeats views
+    loader = train_loader(**given)
+    batches = iter(loader)
+    for _ in range(19):
+        next(batches)
+    state = loader.state()
+    expected = next(batches)
+    loader.close()
+    resumed = train_loader(state=state, **given)
+    assert torch.equal(next(iter(resumed)).views, expected.views)
+
+
+def test_a_period_needs_images_with_numbers(parquet, folders):
+    recipe = recipe_for("map", parquet, folders, "--dccd-view-period", 2)
+    source = opened(recipe)
+    source.numbered = False
+    with pytest.raises(UserError, match="--dccd-view-period needs images with numbers.*wds/ and tfds/ have none"):
+        build_train_loader(recipe, source, CONFIG, 3, Rank(CPU))

@@ -70,6 +70,7 @@ class Source(Protocol):
     folder: str | None = None  # that it has all images of
     columns: tuple[str, str] | None = None  # of images and classes, where the split is a table
     indices: list[int] | None = None  # of the classes in names, by their indices in the records, where these differ
+    numbered: bool = True  # whether an image has the same number in every pass
 
     def renumber(self, names: list[str]) -> None:
         """Number the classes as in ``names``, which has all of them."""

@@ -6,7 +6,7 @@ import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import fsspec
@@ -28,11 +28,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Footer:
-    """The end of a parquet file: its rows, and the class names of its columns where it has some."""
+    """The end of a parquet file: its rows, the class names of its columns where it has some, and the rows of each of
+    its row groups."""
 
     file: str
     rows: int
     names: dict[str, list[str]]
+    groups: list[int] = field(default_factory=list)
 
 
 def are_remote(files: list[str]) -> bool:
@@ -56,12 +58,23 @@ def _read_footer(file: str, timeout: float) -> Footer:
     def footer() -> Footer:
         with fsspec.open(file, "rb") as opened:
             metadata = pyarrow.parquet.read_metadata(opened)
-        return Footer(file, int(metadata.num_rows), _class_names(metadata.metadata or {}))
+        groups = [int(metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups)]
+        return Footer(file, int(metadata.num_rows), _class_names(metadata.metadata or {}), groups)
 
     try:
         return retry(footer, file, DataPatience(timeout)) if "://" in file else footer()
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise UserError(f"{file} cannot be read as parquet: {one_line(error, 160)}") from error
+
+
+def row_groups(files: list[str], timeout: float) -> list[tuple[int, int]]:
+    """For each row group of parquet files the number of its file, and of its first row in that file.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    groups = [footer.groups for footer in read_footers(files, timeout)]
+    return [(file, sum(sizes[:group])) for file, sizes in enumerate(groups) for group in range(len(sizes))]
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:

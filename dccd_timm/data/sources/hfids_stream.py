@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
@@ -12,6 +13,7 @@ from dccd_timm.data.decode import Record
 from dccd_timm.data.patience import disable_inner_retries
 from dccd_timm.data.sources.base import Reading, Source, TrainOrder, common_folder
 from dccd_timm.data.sources.columns import Labels
+from dccd_timm.data.sources.hfids_files import row_groups
 from dccd_timm.data.stream import StreamBatches, StreamStart
 from dccd_timm.network import limit_requests
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+# Seconds to try again to read the end of a file on a Hub.
+_FOOTER_SECONDS = 60.0
 # Rows that cross from Arrow to Python at a time: one by one costs ten times as much.
 _ROWS = 32
 
@@ -51,6 +55,7 @@ class HfidsStream(Source):
         self.image_key, self.target_key, self.labels = image_key, labels.key, labels
         self.columns = (image_key, labels.key)
         self.files, self.remote = files, remote
+        self.is_divided = False  # whether a shard is a part of a file
 
     @property
     def num_shards(self) -> int:
@@ -73,7 +78,9 @@ class HfidsStream(Source):
         """
         wanted = max(workers, 1)
         if self.num_shards < wanted * world:
+            files = self.num_shards
             self.dataset = self.dataset.reshard()
+            self.is_divided |= self.num_shards != files
         useful = min(wanted, max(1, self.num_shards // world))
         if self.num_shards < world:  # every rank reads all shards and keeps its part of the rows
             useful = min(wanted, self.num_shards)
@@ -105,6 +112,16 @@ class HfidsStream(Source):
         if len(self.files) == self.num_shards:
             return self.files[shard].removeprefix(common_folder(self.files))
         return f"part {shard} of {self.num_shards}"
+
+    def place(self, shard: int, row: int) -> tuple[int, int]:
+        """A file's number and a row's number in it, however many workers divide the files."""
+        file, first = self._parts[shard] if self.is_divided else (shard, 0)
+        return file, first + row
+
+    @cached_property
+    def _parts(self) -> list[tuple[int, int]]:
+        """The file and the first row of each shard."""
+        return row_groups(self.files, _FOOTER_SECONDS)
 
     def rows(self, shard: int, start: int) -> Iterator[Record]:
         """Records of one shard from row ``start`` on; raises whatever datasets, Arrow and the Hub client raise."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -64,7 +65,7 @@ class IndexedViews(Dataset[Sample]):
             sample = self._sample(epoch, index, *copy)
             skipped += sample.skipped
             if sample.views is not None:
-                return Sample(sample.views, sample.target, skipped)
+                return replace(sample, skipped=skipped)
             index = (index + 1) % self.source.num_samples
         return Sample(None, -1, skipped)
 

@@ -23,6 +23,8 @@ copyreg.pickle(SharedCount, _reduce_count)
 class TimmStreamSource(Source):
     """A split read in order by one of timm's iterable readers."""
 
+    numbered = False
+
     def __init__(self, dataset: IterableImageDataset, names: list[str] | None, num_samples: int) -> None:
         self.dataset, self.names, self.num_samples = dataset, names, num_samples
 
