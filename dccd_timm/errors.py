@@ -10,6 +10,9 @@ _logger = logging.getLogger(__name__)
 
 # Tracebacks of bugs, in the folder of a run
 LOG_FILE = "errors.log"
+# Ends the text of an error after which a run can be continued: where the folder and its state are known, resume with
+# it takes its place.
+START_AGAIN = "start again"
 
 
 class UserError(ValueError):

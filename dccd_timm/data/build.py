@@ -16,6 +16,7 @@ from dccd_timm.data.fast import FastViews, decode_pixels
 from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader, TrainPosition
 from dccd_timm.data.sources.base import LoaderOptions, Reading, Source, TrainOrder
 from dccd_timm.data.sources.indexed import IndexedSource
+from dccd_timm.data.sources.timm_stream import TimmStreamSource
 from dccd_timm.data.views import erased_views, eval_view, train_views
 from dccd_timm.data.workers import start_server, worker_start
 from dccd_timm.errors import UserError
@@ -76,6 +77,9 @@ def build_train_loader(
     if recipe.aug_repeats:
         layout["aug_repeats"] = math.ceil(recipe.aug_repeats)
     saved = _matching_position(state, layout)
+    if saved and saved.given % batches and isinstance(source, TimmStreamSource):
+        _logger.warning("%s continues at the beginning of an epoch only: this epoch starts again", recipe.dataset)
+        saved = None
     position = saved or TrainPosition(layout, given=start_epoch * batches)
     order = TrainOrder(
         recipe.seed, batches, position.given, position.stream_start(start_epoch), recipe.aug_repeats or 1

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from huggingface_hub.errors import HfHubHTTPError
 
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.errors import START_AGAIN, UserError, one_line
 from dccd_timm.network import Patience
 
 
@@ -41,16 +41,11 @@ def is_of_network(error: BaseException) -> bool:
 
 
 class DataPatience(Patience):
-    """Gives up ``seconds`` after the last data, with one line for the user; ``then`` is what to do when there is a
-    connection again."""
-
-    def __init__(self, seconds: float, then: str = "continue with --resume") -> None:
-        super().__init__(seconds)
-        self.then = then
+    """Gives up ``seconds`` after the last data, with one line for the user."""
 
     def give_up(self, what: str, error: BaseException) -> NoReturn:
         """Raise a UserError that names the option."""
         raise UserError(
             f"{what} gave no data for {self.seconds:.0f} s (--data-timeout): {one_line(error, 160)}; when the"
-            f" connection is back, {self.then}"
+            f" connection is back, {START_AGAIN}"
         ) from error

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dccd_timm.engine.meter import LossMeter
-from dccd_timm.errors import UserError
+from dccd_timm.errors import START_AGAIN, UserError
 
 _logger = logging.getLogger(__name__)
 
@@ -59,6 +59,6 @@ class UpdateGuard:
         if self.in_a_row >= _IN_A_ROW:
             raise UserError(
                 f"{_IN_A_ROW} updates in a row, up to {update + 1}, had gradients that are not finite: lower --lr or a"
-                " loss weight, or use --clip-grad; continue from the last state with --resume"
+                f" loss weight, or use --clip-grad; then {START_AGAIN}"
             )
         return False

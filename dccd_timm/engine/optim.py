@@ -127,14 +127,18 @@ class Schedule:
         return {"plateau": plain, "restore_lr": self.scheduler.restore_lr}
 
     def load_state(self, state: dict[str, Any], same_metric: bool = True) -> None:
-        """Take what :meth:`state` gave, but the settings; the metrics so far only if they are the ``same_metric``."""
+        """Take what :meth:`state` gave, but the settings; the metrics so far only if they are the ``same_metric``.
+
+        The optimizer gets the rates without the noise of their epoch: :meth:`resume` adds it again.
+        """
         if not state or not isinstance(self.scheduler, PlateauLRScheduler):
             return
         plateau = self.scheduler.lr_scheduler
         if same_metric and state["plateau"]["mode"] == plateau.mode:
             memory = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
             plateau.load_state_dict({name: value for name, value in state["plateau"].items() if name in memory})
-        self.scheduler.restore_lr = state["restore_lr"]
+        for group, rate in zip(self.scheduler.optimizer.param_groups, state["restore_lr"] or (), strict=False):
+            group["lr"] = rate
 
 
 def build_schedule(optimizer: Optimizer, recipe: Recipe, updates_per_epoch: int) -> Schedule:

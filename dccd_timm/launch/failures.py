@@ -1,13 +1,14 @@
 """Failures of a run that are no bugs, memory and disk, each in one line with its fix."""
 
 import errno
+import re
 import shlex
 from pathlib import Path
 
 import safetensors
 import torch
 
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.errors import START_AGAIN, UserError, one_line
 from dccd_timm.recipe import Recipe, Validation
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
@@ -17,22 +18,22 @@ _DISK_MESSAGES = ("PytorchStreamWriter", "inline_container", "No space left", "f
 
 def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -> str | None:
     """One line for an error of the user's or the machine's, None for a bug."""
+    saved = isinstance(settings, Recipe) and any((run / "state").is_dir() for run in (folder, folder / "control"))
+    resume = f"resume with --resume {shlex.quote(str(folder))}" if saved else START_AGAIN
     if isinstance(error, UserError):
-        return str(error)
+        return re.sub(f"{START_AGAIN}$", lambda _: resume, str(error))
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return _out_of_memory(error, settings)
-    saved = isinstance(settings, Recipe) and any((run / "state").is_dir() for run in (folder, folder / "control"))
-    resume = f"; then resume with --resume {shlex.quote(str(folder))}" if saved else ""
     if "DataLoader timed out" in str(error):
         return (
             f"a loader worker gave no batch for more than {settings.data_timeout:g} s (--data-timeout): look at the"
-            f" disk or network of {settings.dataset or settings.data_dir}{resume}"
+            f" disk or network of {settings.dataset or settings.data_dir}; then {resume}"
         )
     disk = isinstance(error, OSError) and error.errno in _DISK
     written = isinstance(error, RuntimeError | safetensors.SafetensorError)
     if disk or (written and any(text in str(error) for text in _DISK_MESSAGES)):
         reason = error.strerror if isinstance(error, OSError) else "the disk is full or refuses"
-        return f"{folder} cannot be written ({reason}): free some space or set --output{resume}"
+        return f"{folder} cannot be written ({reason}): free some space or set --output; then {resume}"
     return None
 
 

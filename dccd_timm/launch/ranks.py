@@ -54,7 +54,7 @@ def all_together(
         line = explain(error)
         clean_up()
         if board is None:
-            if line is None or isinstance(error, UserError):
+            if line is None or line == str(error):
                 raise
             raise UserError(line) from error
         if line is None and _is_lost(error) and "timed out" in str(error).lower():

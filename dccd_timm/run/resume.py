@@ -102,9 +102,10 @@ class ResumePoint:
             _check_groups(before, after, self.changes)
         load_state(self.state, training.task, accelerator, not recipe.no_resume_opt, changed)
         rate = mean_learning_rate(training.optimizer)
+        if not recipe.no_resume_opt:
+            training.schedule.load_state(self.progress.scheduler, same_metric=not self._rescored)
         if before and after:
             change_groups(training.optimizer, before, after, training.schedule.scheduler is not None)
-        training.schedule.load_state(self.progress.scheduler, same_metric=not self._rescored)
         training.loader.skips.images.update(self.skipped_images)
         batches, accumulated = training.loader.batches_per_epoch, recipe.grad_accum_steps
         training.schedule.resume(self.start.epoch, self.start.updates(batches, accumulated))

@@ -15,7 +15,7 @@ def test_a_source_that_stays_away_is_one_line(monkeypatch):
     monkeypatch.setattr(network.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     patience = DataPatience(4)
     with pytest.raises(
-        UserError, match=r"shard 3 gave no data for 4 s \(--data-timeout\): cut off; .* --resume$"
+        UserError, match=r"shard 3 gave no data for 4 s \(--data-timeout\): cut off; .* start again$"
     ) as caught:
         network.retry(lambda: (_ for _ in ()).throw(ConnectionError("cut\noff")), "shard 3", patience)
     assert isinstance(caught.value.__cause__, ConnectionError)

@@ -8,7 +8,14 @@ import timm
 import torch
 from timm.task import ClassificationTask
 
-from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule, learning_rate, mean_learning_rate
+from dccd_timm.engine.optim import (
+    Schedule,
+    build_optimizer,
+    build_schedule,
+    change_groups,
+    learning_rate,
+    mean_learning_rate,
+)
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 
@@ -125,6 +132,42 @@ def test_plateau_continues_where_it_stopped():
     for epoch, metric in list(enumerate(metrics))[4:]:
         schedule.end_epoch(epoch, metric)
         assert optimizer.param_groups[0]["lr"] == rates[epoch]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("flags", ["", "--warmup-epochs 2"])
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_the_noise_of_a_plateau_is_put_on_its_own_rates_again(factor, flags):
+    """Not on the rate with noise of the saved optimizer, and a new --lr is not lost in it."""
+    words = ["--sched", "plateau", "--patience-epochs", "1", "--warmup-epochs", "0", "--lr-noise", "0.1", "0.9"]
+    recipe = load_recipe([*words, "--lr", "1", "--epochs", "9", *flags.split()])
+    metrics = [60.0, 61.0, 61.0, 61.0, 60.0, 60.0, 62.0, 62.0]
+
+    def new(rate):
+        optimizer = sgd()
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = rate
+        return optimizer, build_schedule(optimizer, recipe, 1)
+
+    optimizer, schedule = new(1.0)
+    saved, rates = [], []
+    for epoch, metric in enumerate(metrics):
+        schedule.end_epoch(epoch, metric)
+        saved.append((copy.deepcopy(optimizer.state_dict()), schedule.state()))
+        rates.append(mean_learning_rate(optimizer))
+    assert len(set(rates)) > 5
+    for first in (1, 3, 5):
+        optimizer, schedule = new(factor)
+        optimizer.load_state_dict(saved[first][0])
+        schedule.load_state(saved[first][1])
+        change_groups(optimizer, [{"lr": 1.0}], [{"lr": factor}], scheduled=True)
+        for _ in range(2):  # restore and the engine do
+            schedule.resume(first + 1, first + 1)
+        found = [mean_learning_rate(optimizer)]
+        for epoch in range(first + 1, len(metrics)):
+            schedule.end_epoch(epoch, metrics[epoch])
+            found.append(mean_learning_rate(optimizer))
+        assert found == pytest.approx([factor * rate for rate in rates[first:]])
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import pytest
 import safetensors
 import torch
 
+from dccd_timm.data.patience import DataPatience
+from dccd_timm.engine.meter import LossMeter
+from dccd_timm.engine.nonfinite import UpdateGuard
 from dccd_timm.errors import UserError
 from dccd_timm.launch.failures import explain
-from dccd_timm.recipe import load_recipe
+from dccd_timm.recipe import load_recipe, load_validation
 
 
 def test_out_of_memory_names_what_to_lower(tmp_path):
@@ -52,6 +55,26 @@ def test_a_stuck_loader_names_the_data(tmp_path):
     (tmp_path / "control" / "state").mkdir(parents=True)
     line = explain(RuntimeError("DataLoader timed out after 90 seconds"), recipe, tmp_path)
     assert line.endswith(f"then resume with --resume {tmp_path}")
+
+
+def test_what_a_run_can_go_on_after_names_its_folder_once_there_is_a_state(tmp_path):
+    """Also what a loader worker reports, of which only the text arrives."""
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    with pytest.raises(UserError) as lost:
+        DataPatience(0).give_up("shard 3", ConnectionError("cut"))
+    guard = UpdateGuard("skip", torch.nn.Linear(1, 1), scaled=False)
+    guard.parameters[0].grad = torch.tensor([[torch.nan]])
+    with pytest.raises(UserError) as broken:
+        for update in range(11):
+            guard.may_update(LossMeter(torch.device("cpu"), True), update)
+    for error in (lost.value, broken.value, UserError(str(lost.value))):
+        for settings in (load_recipe([]), load_validation(["--model", "resnet18"])):
+            assert explain(error, settings, folder).endswith(" start again")
+    (folder / "state").mkdir()
+    for error in (lost.value, broken.value):
+        assert explain(error, load_recipe([]), folder).endswith(f" resume with --resume '{folder}'")
+        assert explain(error, load_validation(["--model", "resnet18"]), folder).endswith(" start again")
 
 
 def test_a_users_mistake_is_its_own_line_and_a_bug_is_none(tmp_path):

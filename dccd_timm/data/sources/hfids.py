@@ -155,7 +155,7 @@ def _open(images: Images, name: str, folder: Path | None, split: str, timeout: f
         dataset = dataset if dataset.features else dataset._resolve_features()
         return _Opened(name, split, builder, dataset.decode(False), typed_by_card, timeout)
 
-    patience = DataPatience(timeout, "start again")
+    patience = DataPatience(timeout)
     try:
         if folder or is_offline():
             return opened()

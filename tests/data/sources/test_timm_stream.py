@@ -1,5 +1,8 @@
 """A stream of timm's is read pass after pass, each pass as the next epoch of its reader."""
 
+from dataclasses import replace
+from itertools import islice
+
 import pytest
 import timm.data
 import torch
@@ -47,7 +50,7 @@ def source_of(reader):
 
 
 def targets(loader, batches):
-    return [batch.target.tolist() for batch, _ in zip(loader, range(batches), strict=False)]
+    return [batch.target.tolist() for batch in islice(loader, batches)]
 
 
 def test_each_pass_is_the_next_epoch():
@@ -60,6 +63,26 @@ def test_each_pass_is_the_next_epoch():
     assert passes == [list(range(10))] * 3 and len({str(seen[k]) for k in (0, 2, 4)}) == 3
     later = build_train_loader(recipe, source_of(Numbers()), CONFIG, 10, Rank(CPU), start_epoch=2)
     assert targets(later, 2) == seen[4:]
+
+
+def test_an_epoch_that_was_interrupted_is_read_whole_at_any_batch_size(caplog):
+    """The reader cannot begin inside a pass: what followed the interruption would be its first images once more."""
+    recipe = load_recipe(["--dataset", "wds/flowers", "-b", "5", "-j", "1"])
+    whole = build_train_loader(recipe, source_of(Numbers()), CONFIG, 10, Rank(CPU))
+    seen = targets(whole, 4)
+    for batches, batch_size, begins_anew in ((1, 5, True), (1, 2, True), (2, 5, False)):
+        part = build_train_loader(recipe, source_of(Numbers()), CONFIG, 10, Rank(CPU))
+        targets(part, batches)
+        state, epoch = part.state(), batches // 2
+        caplog.clear()
+        again = build_train_loader(
+            replace(recipe, batch_size=batch_size), source_of(Numbers()), CONFIG, 10, Rank(CPU), epoch, state
+        )
+        assert again.resumed is not begins_anew and ("starts again" in caplog.text) is begins_anew
+        given = [t for batch in targets(again, again.batches_per_epoch) for t in batch]
+        assert given == [t for batch in seen[2 * epoch : 2 * epoch + 2] for t in batch]
+        part.close(), again.close()
+    whole.close()
 
 
 def test_training_drops_a_short_batch_and_evaluation_keeps_it():
