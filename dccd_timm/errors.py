@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 def printable(text: str) -> str:
     """Text that every log and file takes: bytes of a file name that are no UTF-8 are written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def composed(name: str) -> str:
+    """A name in the form in which it is compared: macOS writes an accent in a file name as a character of its own."""
+    return unicodedata.normalize("NFC", name)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import torch
 from timm.models import get_model_input_config
 from torch import nn
 
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, composed
 from dccd_timm.models.timm_model import as_timm
 
 
@@ -22,7 +22,7 @@ def class_names(model: nn.Module, checkpoint: str | None = None) -> list[str] | 
         labels = [labels.get(index, labels.get(str(index))) for index in range(num_classes)]
     if not isinstance(labels, Sequence) or len(labels) != num_classes:
         return None
-    return [str(name) for name in labels]
+    return [composed(str(name)) for name in labels]
 
 
 def labels_beside(checkpoint: Path) -> object:

@@ -104,8 +104,14 @@ def number_resumed(train: Source, val: Source | None, names: Sequence[str] | Non
     """Number the classes of both splits as the run in ``folder`` did, whose classes are ``names``.
 
     Raises:
-        UserError: for classes that it did not have.
+        UserError: for classes that it did not have, and for those without images to train.
     """
+    missing = [name for name in names or () if name not in (train.names or names or ())]
+    if missing and not set(train.names or ()) - set(names or ()):
+        raise UserError(
+            f"the training split has no images of {shortened(missing)}, which the run in {folder} learned: it would"
+            " forget what it learned of them; bring them back, or start a new run"
+        )
     number_split(train, names, "the training split", f"the run in {folder}")
     if val is not None:
         number_split(val, train.names, "the validation split", f"the run in {folder}")

@@ -11,7 +11,7 @@ from dccd_timm.batch import MeterState
 from dccd_timm.data.loader import SavedPosition
 from dccd_timm.engine.loop import Start
 from dccd_timm.engine.optim import Groups, change_groups, initial_groups, mean_learning_rate
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, composed
 from dccd_timm.models.classes import labels_beside
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.schema import SettingsChange
@@ -80,9 +80,9 @@ class ResumePoint:
     def class_names(self, run: Path) -> list[str] | None:
         """Names of the classes that the training had, from its last export where the state does not say."""
         if self.progress is not None and self.progress.class_names:
-            return self.progress.class_names
+            return [composed(name) for name in self.progress.class_names]
         labels = labels_beside(run / "last" / "model.safetensors")
-        return [str(name) for name in labels] if isinstance(labels, list) else None
+        return [composed(str(name)) for name in labels] if isinstance(labels, list) else None
 
     def restore(self, training: Training, recipe: Recipe, accelerator: Accelerator) -> None:
         """Load the state, if there is one, into a training that was built from ``position``.

@@ -65,9 +65,11 @@ def test_what_a_run_can_go_on_after_names_its_folder_once_there_is_a_state(tmp_p
         DataPatience(0).give_up("shard 3", ConnectionError("cut"))
     guard = UpdateGuard("skip", torch.nn.Linear(1, 1), scaled=False)
     guard.parameters[0].grad = torch.tensor([[torch.nan]])
+    meter = LossMeter(torch.device("cpu"), True)
+    for update in range(9):
+        assert not guard.may_update(meter, update)
     with pytest.raises(UserError) as broken:
-        for update in range(11):
-            guard.may_update(LossMeter(torch.device("cpu"), True), update)
+        guard.may_update(meter, 9)
     for error in (lost.value, broken.value, UserError(str(lost.value))):
         for settings in (load_recipe([]), load_validation(["--model", "resnet18"])):
             assert explain(error, settings, folder).endswith(" start again")

@@ -54,6 +54,24 @@ def test_a_split_without_a_class_is_numbered_by_the_training_split(tmp_path, the
     assert validated(model, "--data-dir", tmp_path / "data")["top1"] == 100
 
 
+@pytest.mark.parametrize("origin", ["", "hfids/"])
+def test_an_accent_is_the_same_however_a_name_has_it(origin, tmp_path, fresh_accelerator, caplog):
+    """macOS writes "é" in a file name as "e" and an accent; sorted, these come before "ez" and the other after it."""
+    colours = {"é": COLOURS["ant"], "e\u0301": COLOURS["ant"], "ez": COLOURS["bee"], "f": COLOURS["cat"]}
+    data = tmp_path / "data"
+    write_folder(data / "train", "é", "ez", "f", colours=colours)
+    write_folder(data / "validation", "e\u0301", "ez", "f", colours=colours)
+    model = save_knowing(tmp_path / "model", ["e\u0301", "ez", "f"], colours=colours)
+    flags = ["--dataset", f"hfids/{data}"] if origin else ["--data-dir", data]
+    splits, training = built([*flags, "--kd-distill-type", "logit", "--kd-model-name", f"local-dir:{model}"])
+    assert splits.train.names == splits.val.names == ["ez", "f", "é"]
+    assert top1(training.teacher.eval(), training.val) == 100
+    assert validated(model, *flags, "--split", "train")["top1"] == 100
+    (tmp_path / "map.txt").write_text("f\ne\u0301\nez")
+    splits = open_splits(load_recipe([*map(str, flags), "--class-map", str(tmp_path / "map.txt")]))
+    assert splits.train.names == splits.val.names == ["f", "é", "ez"]
+
+
 def test_a_validation_of_the_training_images_is_said(tmp_path, caplog):
     write_folder(tmp_path, "ant", "bee")
     open_splits(load_recipe(["--data-dir", str(tmp_path)]))
@@ -161,5 +179,7 @@ def test_a_run_that_is_resumed_keeps_its_numbers(tmp_path, caplog):
     for split in (splits.train, splits.val):
         assert split.names == sorted(PLAIN) and split.indices == [0, 2, 1]
     assert "in another order than the run" in caplog.text
+    with pytest.raises(UserError, match="no images of class3, which the run in .* learned: .* bring them back"):
+        number_resumed(splits.train, splits.val, [*PLAIN, "class3"], tmp_path)
     with pytest.raises(UserError, match="that the run in .* does not have: class1; and none of its classes old"):
         number_resumed(splits.train, splits.val, ["class2", "class10", "old"], tmp_path)

@@ -10,7 +10,7 @@ from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.hfds import open_hfds
 from dccd_timm.data.sources.hfids import open_hfids
 from dccd_timm.data.sources.timm_readers import open_timm
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, composed
 from dccd_timm.recipe import Images
 
 __all__ = ["Source", "open_split"]
@@ -35,4 +35,8 @@ def open_split(images: Images, split: str, is_training: bool, num_samples: int |
         name = images.dataset
         other = f"--data-dir {name}" if Path(name).exists() else "--data-dir FOLDER for a folder of class folders"
         raise UserError(f"--dataset {name} names no reader: give hfids/{name}, or {other}")
-    return _OPENERS.get(origin.lower() if slash else "", open_timm)(images, split, is_training, num_samples)
+    source = _OPENERS.get(origin.lower() if slash else "", open_timm)(images, split, is_training, num_samples)
+    if source.names:
+        names = [composed(name) for name in source.names]
+        source.names = names if len(set(names)) == len(set(source.names)) else source.names
+    return source

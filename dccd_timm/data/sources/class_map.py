@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timm.data.readers.class_map import load_class_map
 
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.errors import UserError, composed, one_line
 from dccd_timm.recipe import Images
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class ClassMap:
         Raises:
             UserError: when the map lacks one: its images would be lost, or get another name.
         """
-        wanted: Sequence[str | int] = range(len(names)) if self.numbers else names
+        wanted: Sequence[str | int] = range(len(names)) if self.numbers else [composed(name) for name in names]
         known = set(wanted)
         missing = [name for name in wanted if name not in self.table]
         unused = [name for name in self.table if name not in known]
@@ -59,9 +59,10 @@ class ClassMap:
         Raises:
             UserError: when the map lacks it.
         """
-        if name not in self.table:
+        key = composed(name) if isinstance(name, str) else name
+        if key not in self.table:
             raise UserError(self._lacks([name], []))
-        return self.table[name]  # type: ignore[index]  # as above
+        return self.table[key]  # type: ignore[index]  # as above
 
     def _lacks(self, missing: Sequence[object], unused: Sequence[str | int]) -> str:
         near = difflib.get_close_matches(str(missing[0]), map(str, unused), n=1, cutoff=0.4)
@@ -93,7 +94,7 @@ def read_class_map(images: Images) -> ClassMap | None:
 
 def _numbered(lines: list[str]) -> dict[str, int]:
     """Lines to indices; empty lines at the end do not count."""
-    names = "\n".join(line.strip() for line in lines).rstrip("\n").split("\n")
+    names = "\n".join(composed(line.strip()) for line in lines).rstrip("\n").split("\n")
     table: dict[str, int] = {}
     for index, name in enumerate(names):
         if not name:
@@ -109,7 +110,7 @@ def _checked(table: dict[str, int] | dict[int, int]) -> dict[str, int] | dict[in
         raise ValueError("it is empty")
     for kind in (str, int):
         if all(type(key) is kind for key in table) and all(type(v) is int and v >= 0 for v in table.values()):
-            return table
+            return {composed(str(key)): index for key, index in table.items()} if kind is str else table
     raise ValueError("it must map names to indices")
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dccd_timm.data.sources.class_map import ClassMap
+from dccd_timm.data.sources.folders import shortened
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Images
 
@@ -23,6 +24,12 @@ _TARGET_KEYS = ("label", "labels", "fine_label", "cls", "class", "target")
 _TEXT = ("string", "large_string", "string_view")
 _BYTES = ("binary", "large_binary", "binary_view")
 _NUMBERS = ("int", "uint", "float", "decimal", "bool")  # beginnings of their types
+
+# How images and their classes stand in a tar that is no folder of classes
+TAR_FORM = (
+    "in a tar, the files of an image stand one after another and share their name up to its first dot (7.jpg, 7.cls);"
+    " class folders in a tar are read by --data-dir FILE.tar"
+)
 
 Feature = object  # of datasets: a feature type, or a dict or list of them
 
@@ -164,11 +171,12 @@ def _find(
     named = sorted((lower[name] for name in usual if name in lower), key=lambda name: "/" in name)
     typed = [name for name, feature in fields.items() if isinstance(feature, kind)]
     usable = [name for name in named if suits(fields[name])]
+    in_tar = f"; {TAR_FORM}" if "__key__" in fields else ""
     if not usable and len(typed) > 1:
-        raise UserError(f"{what} columns are {', '.join(typed)}: choose one by {flag}")
+        raise UserError(f"{what} columns are {shortened(typed)}: choose one by {flag}{in_tar}")
     found = list(dict.fromkeys([*usable, *typed, *named]))
     if not found:
-        raise UserError(f"no {what} column found among {', '.join(fields)}: name it with {flag}")
+        raise UserError(f"no {what} column found among {shortened(fields)}: name it with {flag}{in_tar}")
     if len(found) > 1:
         _logger.warning("%s column is %s; there is also %s (%s)", what, found[0], ", ".join(found[1:]), flag)
     return found[0]

@@ -9,7 +9,7 @@ from dccd_timm.data.decode import Record
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.class_map import read_class_map
 from dccd_timm.data.sources.columns import find_columns, read_labels
-from dccd_timm.data.sources.hfids_files import are_remote, read_footers, with_own_names
+from dccd_timm.data.sources.hfids_files import are_remote, count_images, read_footers, tar_hint, with_own_names
 from dccd_timm.data.sources.hub_name import check_hub_name
 from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.errors import UserError, one_line
@@ -45,10 +45,12 @@ def open_hfds(images: Images, split: str, is_training: bool, num_samples: int | 
             builder.download_and_prepare()
             dataset = builder.as_dataset(split=split)
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
-        raise UserError(f"data set {where}: {one_line(error.__cause__ or error)}") from error
+        text = one_line(error.__cause__ or error)
+        raise UserError(f"data set {where}: {text}{tar_hint(text)}") from error
     image_key, target_key = find_columns(dataset.features, images)
     files = [str(file) for file in (builder.config.data_files or {}).get(split.partition("[")[0], [])]
     footers = [] if are_remote(files) else read_footers(files, 0)
+    count_images(None, files, image_key, footers)  # warns of images in tars that are not read
     features = with_own_names(dataset.features, target_key, footers, typed_by_card, where)
     labels = read_labels(target_key, features, class_map)
     values = dataset.select_columns([labels.column]).with_format("arrow")[:].column(0).to_pylist()

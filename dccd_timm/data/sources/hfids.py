@@ -17,9 +17,10 @@ from dccd_timm.data.sources.hfids_files import (
     check_classes,
     count_images,
     read_footers,
+    tar_hint,
     with_own_names,
 )  # fmt: skip
-from dccd_timm.data.sources.hfids_folder import open_image_folder
+from dccd_timm.data.sources.hfids_folder import metadata_files, open_image_folder
 from dccd_timm.data.sources.hfids_stream import HfidsStream
 from dccd_timm.data.sources.hub_name import check_hub_name
 from dccd_timm.data.sources.timm_readers import open_timm
@@ -62,7 +63,8 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
         # of several splits without folders of their own, which of them a file belongs to is in its name
         listed = root or (folder if len(opened.builder.config.data_files or {}) == 1 else None)
         if listed:
-            warn_of_left_out(str(listed), (path.rpartition("::")[2] for path, _ in source.images))  # or the zips
+            taken = [path.rpartition("::")[2] for path, _ in source.images]  # or the zips
+            warn_of_left_out(str(listed), [*taken, *metadata_files(opened.builder)])
         return source
     of_run = "--train-num-samples" if is_training else "--val-num-samples"
     flag = of_run if isinstance(images, Recipe) else "--num-samples"  # validate.py has one split
@@ -127,7 +129,10 @@ def _open_table(
         check_classes(opened.files, labels)
     num_samples = num_samples or count_images(opened.card_count, opened.files, image_key, footers)
     if num_samples is None:
-        raise UserError(f"{opened.name} does not say how many images split {opened.split} has: give {flag}")
+        raise UserError(
+            f"{opened.name} does not say how many images split {opened.split} has: give {flag}, or"
+            " read hfds/ in place of hfids/"
+        )
     if num_samples == 0:
         raise UserError(f"no images in {where}")
     rows = opened.rows(features, [image_key, labels.column])
@@ -166,10 +171,12 @@ def _open(images: Images, name: str, folder: Path | None, split: str, timeout: f
     except Exception as error:  # datasets, its file systems and the Hub client raise dozens of kinds here
         what = f"data folder {folder}" if folder else f"{name} is no local folder, and as a Hub data set it"
         text = one_line(error).rstrip(".")
-        raise UserError(f"{what} cannot be opened, split {split}: {text}{_hint(text, images, folder)}") from error
+        raise UserError(
+            f"{what} cannot be opened, split {split}: {text}{_hint(text, images, folder, split)}"
+        ) from error
 
 
-def _hint(text: str, images: Images, folder: Path | None) -> str:
+def _hint(text: str, images: Images, folder: Path | None, split: str) -> str:
     """What helps against the error ``text`` of datasets."""
     if not folder and is_offline():
         return "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, and there is no copy of it here: unset it"
@@ -177,4 +184,8 @@ def _hint(text: str, images: Images, folder: Path | None) -> str:
         return "; the Hub may have converted it: try --dataset-revision refs/convert/parquet"
     if "doesn't exist on the Hub" in text or "gated" in text:
         return "; check the name, and ask for access where it is private or gated: `hf auth login`, or set HF_TOKEN"
-    return "; choose one by --dataset-config" if "config" in text.lower() and not images.dataset_config else ""
+    if "[" in split:
+        return f"; parts of a split only with hfds/: --dataset hfds/{images.dataset.partition('/')[2]}"
+    if "config" in text.lower() and not images.dataset_config:
+        return "; choose one by --dataset-config"
+    return tar_hint(text)

@@ -15,7 +15,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from dccd_timm.data.patience import DataPatience
-from dccd_timm.data.sources.columns import Labels
+from dccd_timm.data.sources.columns import TAR_FORM, Labels
 from dccd_timm.data.sources.endings import is_other_image, warn_of_other_images
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import retry
@@ -141,6 +141,15 @@ def check_classes(files: list[str], labels: Labels) -> None:
                 labels.index(value)
             except UserError as error:
                 raise UserError(f"{os.path.basename(file)}: {error}") from error
+
+
+def tar_hint(text: str) -> str:
+    """What helps against an error ``text`` of datasets about the members of tars."""
+    if "WebDataset format" in text:
+        return f"; {TAR_FORM}"
+    if "base 10: b'" in text:  # so .cls is read
+        return "; .cls files hold class indices: write names as .txt files, and give --target-key txt and --class-map"
+    return ""
 
 
 def count_images(card: int | None, files: list[str], image_key: str, footers: list[Footer]) -> int | None:

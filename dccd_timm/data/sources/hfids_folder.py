@@ -31,7 +31,7 @@ def open_image_folder(
         UserError: for no images, images without classes, or a class without a name in the class map.
     """
     name = images.dataset.partition("/")[2]
-    if set(dataset.features) <= {"image", "label"} and not _has_metadata(builder):
+    if set(dataset.features) <= {"image", "label"} and not metadata_files(builder):
         found = _class_folders(builder, name, split, getattr(dataset.features.get("label"), "names", []))
         if class_map:
             indices = class_map.indices(found.names or [])
@@ -48,10 +48,11 @@ def open_image_folder(
     return source
 
 
-def _has_metadata(builder: "ImageFolder") -> bool:
+def metadata_files(builder: "ImageFolder") -> list[str]:
+    """The tables of labels in an image folder."""
     names = builder.config.metadata_filenames or builder.METADATA_FILENAMES
     files = [str(file) for files in (builder.config.data_files or {}).values() for file in files]
-    return any(file.endswith(tuple(f"/{name}" for name in names)) for file in files)
+    return [file for file in files if file.endswith(tuple(f"/{name}" for name in names))]
 
 
 def _class_folders(builder: "ImageFolder", name: str, split: str, names: list[str]) -> "HfidsFolder":

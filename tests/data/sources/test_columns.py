@@ -85,14 +85,51 @@ def test_a_value_in_a_tar_that_is_no_class_stops_the_run(tmp_path):
 
 
 def write_tar(folder, labels):
+    members = [
+        (f"{number:04d}.{ending}", data)
+        for number, label in enumerate(labels)
+        for ending, data in (("png", coloured(number)), ("json", json.dumps(label).encode()))
+    ]
+    return write_members(folder, members)
+
+
+def write_members(folder, members):
     folder.mkdir()
     with tarfile.open(folder / "train-0000.tar", "w") as tar:
-        for number, label in enumerate(labels):
-            for ending, data in (("png", coloured(number)), ("json", json.dumps(label).encode())):
-                member = tarfile.TarInfo(f"{number:04d}.{ending}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     return folder
+
+
+@pytest.mark.parametrize("origin", ["hfids", "hfds"])
+@pytest.mark.parametrize(
+    ("image", "classes", "message"),
+    [
+        ("{n}.png", ("{n}.cls", "{name}"), ".cls files hold class indices: write names as .txt files, and give"),
+        ("v1.{n}.png", ("v1.{n}.cls", "{index}"), "share their name up to its first dot"),
+        ("{name}/{n}.png", None, "class folders in a tar are read by --data-dir FILE.tar"),
+    ],
+)
+def test_tars_of_another_form_say_which_form_is_read(origin, image, classes, message, tmp_path):
+    members = []
+    for n in range(6):
+        values = {"n": n, "name": ANIMALS[n % 3], "index": n % 3}
+        members.append((image.format(**values), coloured(n)))
+        members += [(classes[0].format(**values), classes[1].format(**values).encode())] if classes else []
+    with pytest.raises(UserError, match=message) as info:
+        opened(load_recipe(flags_for(origin, write_members(tmp_path / "data", members))))
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("origin", ["hfids", "hfds"])
+def test_names_in_a_tar_are_mapped(origin, tmp_path):
+    members = [(f"{n}.{e}", d) for n in range(6) for e, d in (("png", coloured(n)), ("txt", ANIMALS[n % 3].encode()))]
+    flags = flags_for(origin, write_members(tmp_path / "data", members))
+    (tmp_path / "map.txt").write_text("\n".join(ANIMALS))
+    source, pairs, _ = read(*flags, "--target-key", "txt", "--class-map", tmp_path / "map.txt")
+    assert source.names == ANIMALS and pairs == RIGHT
 
 
 @pytest.mark.parametrize("flags", [[], ["--target-key", "json"], ["--target-key", "json/label"]])

@@ -99,5 +99,5 @@ def test_a_stream_of_unknown_size_names_the_option_of_the_program(program, is_tr
     monkeypatch.setattr(hfids, "count_images", lambda *_: None)
     words = ["--dataset", f"hfids/{parquet}"]
     options = load_recipe(words) if program == "train" else load_validation(["--model", "resnet18", *words])
-    with pytest.raises(UserError, match=f"does not say how many images split train has: give {flag}$"):
+    with pytest.raises(UserError, match=f"does not say how many images split train has: give {flag}, or read hfds/"):
         open_split(options, "train", is_training, None)
