@@ -7,12 +7,13 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
+from dccd_timm.data.sources.base import common_folder
 from dccd_timm.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def number_classes(reader: ClassFolders) -> None:
     found = {index: name for name, index in reader.class_to_idx.items()}
     labels = [found[index] for _, index in samples]
     check_strays(root, labels.count(""), len(labels))
+    check_nesting(root, [path for path, _ in samples], labels)
     reader.class_to_idx = {name: index for index, name in enumerate(class_order({*labels} - {""}))}
     pairs = zip(samples, labels, strict=True)
     reader.samples = _totally_ordered([(path, reader.class_to_idx[label]) for (path, _), label in pairs if label])
@@ -147,6 +149,51 @@ def check_strays(root: str, strays: int, images: int) -> None:
         )
     if strays:
         _logger.warning("%s: %d images that lie beside the class folders have no class and are left out", root, strays)
+
+
+def check_nesting(root: str, paths: Iterable[str], labels: Iterable[str]) -> None:
+    """Warn of classes whose images come from several folders of one name, and of class folders inside others.
+
+    Raises:
+        UserError: when that leaves one class, as with ``cat/photos`` and ``dog/photos``.
+    """
+    folders: dict[str, set[str]] = {}
+    for path, label in zip(paths, labels, strict=True):
+        folder = posixpath.dirname(path)
+        if label and posixpath.basename(folder) == label:
+            folders.setdefault(label, set()).add(posixpath.relpath(folder, root))
+    merged = [name for found in folders.values() if len(found) > 1 for name in sorted(found)]
+    if merged and len(folders) == 1:
+        raise UserError(
+            f"{root} has one class, {posixpath.basename(merged[0])}: its images are in {shortened(merged)}, and the"
+            " innermost folder is the class; move them one folder up"
+        )
+    if merged:
+        _logger.warning("%s: folders of the same name are one class: %s", root, shortened(merged))
+    every = set().union(*folders.values())
+    inner = sorted(name for name in every if any(str(outer) in every for outer in PurePosixPath(name).parents))
+    if inner:
+        _logger.warning("%s: class folders inside others are classes of their own: %s", root, shortened(inner))
+
+
+def check_one_split(files: list[str], split: str) -> None:
+    """Check the ``files`` of the only split that datasets found: those of others are in it where it does not know their
+    names, as ``Train`` and ``Test``.
+
+    Raises:
+        UserError: names them.
+    """
+    root = common_folder(files) if files else ""
+    names = {file.removeprefix(root).split("/")[0] for file in files}
+    words: dict[int, str] = {}
+    for name in sorted(names):
+        if found := _SPLIT_LIKE.fullmatch(name):
+            words.setdefault(next(n for n, same in enumerate(_SYNONYMS) if found[1].lower() in same), name)
+    if split == "train" and len(words) > 1:
+        raise UserError(
+            f"{root.rstrip('/')} has {' and '.join(words.values())}, which datasets takes for one split: name them"
+            " train, validation and test, in small letters"
+        )
 
 
 def _is_hidden(path: str) -> bool:

@@ -10,7 +10,7 @@ from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.class_map import ClassMap, read_class_map
 from dccd_timm.data.sources.columns import find_columns, read_labels
 from dccd_timm.data.sources.endings import datasets_misses, warn_of_left_out
-from dccd_timm.data.sources.folders import find_split
+from dccd_timm.data.sources.folders import check_one_split, find_split
 from dccd_timm.data.sources.hfids_files import (
     Footer,
     are_remote,
@@ -58,6 +58,8 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     class_map = read_class_map(images)
     timeout = 0.0 if folder else min(_OPENING_SECONDS, images.data_timeout)
     opened = _open(images, name, folder, split, timeout)
+    if len(opened.builder.config.data_files or {}) == 1:
+        check_one_split(opened.files, split)
     if isinstance(opened.builder, ImageFolder):
         source = open_image_folder(opened.builder, opened.dataset, images, split, class_map)
         # of several splits without folders of their own, which of them a file belongs to is in its name

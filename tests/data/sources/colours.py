@@ -31,12 +31,13 @@ def write_table(folder, labels, name="train", metadata=None, **columns):
 
 
 def write_pictures(folder, classes=ANIMALS, per=2):
-    """A folder for each class with its pictures; a class's colour is its place among the animals."""
-    for name in classes:
+    """A folder for each class with its pictures; a class's colour is its place among the animals, or that given."""
+    places = classes if isinstance(classes, dict) else {name: ANIMALS.index(name) for name in classes}
+    for name, place in places.items():
         for number in range(per):
             path = folder / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(coloured(ANIMALS.index(name) + 3 * number))
+            path.write_bytes(coloured(place + 3 * number))
     return folder
 
 

@@ -6,11 +6,13 @@ import tarfile
 import pytest
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
+from dccd_timm.data.sources import hfds
 from dccd_timm.data.sources.folders import class_order, find_split, number_classes
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
 from tests.conftest import ROOT, picture
 from tests.data.loaders import opened
+from tests.data.sources.colours import flags_for, read, write_pictures, write_table
 
 
 def write(root, *names, images=2):
@@ -42,7 +44,7 @@ def test_one_order_whatever_the_set_gives(names, ordered):
     assert all(class_order(given) == ordered for given in itertools.permutations(names))
 
 
-@pytest.mark.parametrize("dataset", ["", "hfids/{}", "torch/image_folder"])
+@pytest.mark.parametrize("dataset", ["", "hfids/{}", "hfds/{}", "torch/image_folder"])
 def test_every_reader_numbers_a_folder_alike(tmp_path, dataset):
     names = ["class1", "class2", "class10", "Cat", "cat"]
     write(tmp_path / "train", *names)
@@ -53,7 +55,7 @@ def test_every_reader_numbers_a_folder_alike(tmp_path, dataset):
     assert classes_of_files(source) == {name: index for index, name in enumerate(source.names)}
 
 
-@pytest.mark.parametrize("dataset", ["", "hfids/{}", "torch/image_folder"])
+@pytest.mark.parametrize("dataset", ["", "hfids/{}", "hfds/{}", "torch/image_folder"])
 def test_hidden_files_and_folders_are_no_classes(tmp_path, dataset):
     write(tmp_path / "train", ".ipynb_checkpoints", "ant", "bee", "bee/.thumbnails", "bee/.cache/ant")
     picture(0, 0, size=8).save(tmp_path / "train" / "ant" / "._0.png")
@@ -61,6 +63,51 @@ def test_hidden_files_and_folders_are_no_classes(tmp_path, dataset):
     source = opened(load_recipe(["--dataset", dataset.format(tmp_path), *place]))
     assert source.names == ["ant", "bee"] and source.num_samples == 4
     assert classes_of_files(source) == {"ant": 0, "bee": 1}
+
+
+@pytest.mark.parametrize("dataset", ["", "hfids/{}", "hfds/{}"])
+def test_class_folders_of_one_name_and_inside_others_are_named(tmp_path, dataset, caplog):
+    """timm and datasets take the innermost folder for the class: cats and dogs were one class, photos, without a word."""
+    write(tmp_path / "photos" / "train", "cat/photos", "dog/photos")
+    write(tmp_path / "parts" / "train", "1/cat", "1/dog", "2/cat", "2/dog", "bee", "bee/wing")
+
+    def names(folder):
+        place = [] if dataset else ["--data-dir", str(folder)]
+        return opened(load_recipe(["--dataset", dataset.format(folder), *place])).names
+
+    with pytest.raises(UserError, match="has one class, photos: its images are in cat/photos, dog/photos"):
+        names(tmp_path / "photos")
+    assert names(tmp_path / "parts") == ["bee", "cat", "dog", "wing"]
+    merged, inner = caplog.messages
+    assert merged.endswith("folders of the same name are one class: 1/cat, 2/cat, 1/dog, 2/dog")
+    assert inner.endswith("class folders inside others are classes of their own: bee/wing")
+
+
+@pytest.mark.parametrize("origin", ["hfids", "hfds"])
+def test_splits_whose_names_datasets_does_not_know_are_not_one(tmp_path, origin):
+    """They were trained together."""
+    write(tmp_path / "folders", "Train/ant", "Train/bee", "Test/ant", "Test/bee")
+    for name in ("Train-0", "Test-0", "Train-1"):
+        write_table(tmp_path / "tables", [0, 1, 2], name)
+    for folder, names in (("folders", "Test and Train"), ("tables", "Test-0.parquet and Train-0.parquet")):
+        with pytest.raises(UserError, match=f"has {names}, which datasets takes for one split"):
+            opened(load_recipe(flags_for(origin, tmp_path / folder)))
+    write_table(tmp_path / "one", [0, 1, 2], "Train-0")
+    assert read(*flags_for(origin, tmp_path / "one"))[0].num_samples == 3
+
+
+@pytest.mark.parametrize("split", ["train[:50%]", "train"])
+def test_a_folder_that_datasets_converts_is_numbered_as_all(tmp_path, split, monkeypatch):
+    """A part may lack classes; of a whole split, as from the Hub, those of other splits are none."""
+    monkeypatch.setattr(hfds.Path, "exists", lambda path: False)  # so is one of the Hub
+    monkeypatch.setattr(hfds, "check_hub_name", lambda images: None)
+    write_pictures(tmp_path / "data" / "train", {"class1": 0, "class2": 1, "class10": 2})
+    write_pictures(tmp_path / "data" / "test", {"class3": 0})
+    source, pairs, _ = read(*flags_for("hfds", tmp_path / "data"), split=split)
+    if split == "train":
+        assert source.names == ["class1", "class2", "class10"] and pairs == [(0, 0), (1, 1), (2, 2)]
+    else:  # half of the files, in datasets' order
+        assert source.names == ["class1", "class2", "class3", "class10"] and pairs == [(0, 0), (3, 2)]
 
 
 def test_a_class_map_numbers_and_hidden_folders_stay_out(tmp_path):
