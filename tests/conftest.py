@@ -1,5 +1,7 @@
 """Small real data on disk, and a way to run the programs as a user does."""
 
+import atexit
+import functools
 import io
 import os
 import subprocess
@@ -13,6 +15,7 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 import tests.typecheck  # noqa: F401 - named in pyproject.toml, whose plugin does not import it
+from tests.fakes.forks import SETTINGS, Forks
 from tests.fakes.model_hub import ModelHub
 from tests.fakes.model_hub.client import Client
 
@@ -106,11 +109,26 @@ def folders(tmp_path_factory):
 def run_program(*arguments, program="train.py", cwd=ROOT, env=None, timeout=300):
     """Run a program, or a module of ours given as ``-m NAME``, in a process of its own."""
     which = program.split() if program.startswith("-m ") else [str(ROOT / program)]
-    return subprocess.run(
-        [sys.executable, *which, *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **(env or {})},
-    )  # fmt: skip
+    return run_python([*which, *arguments], cwd=cwd, env=env, timeout=timeout)
+
+
+def run_python(arguments, processes=1, cwd=ROOT, env=None, timeout=300):
+    """Run ``python ARGUMENTS`` in a process of its own, or on so many ranks."""
+    arguments, env = [str(word) for word in arguments], env or {}
+    if not forks().serves(env):
+        assert processes == 1
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=cwd, capture_output=True, text=True, timeout=timeout, env={**os.environ, **SETTINGS, **env},
+        )  # fmt: skip
+    return forks().run(arguments, processes, cwd, env, timeout)
+
+
+@functools.cache
+def forks():
+    server = Forks()
+    atexit.register(server.stop)
+    return server
 
 
 @pytest.fixture(scope="session")

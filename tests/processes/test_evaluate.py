@@ -1,13 +1,10 @@
 """Real processes: metrics, answers and agreement are those of one process, each image counted once."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import run_python
 
 # 11 images: two ranks get 6 and 5, three ranks 4, 4 and 3, in batches of 2 whose last one may be short or missing.
 SCRIPT = """
@@ -41,13 +38,7 @@ accelerator.end_training()
 
 
 def evaluated(processes):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--no-python"]
-    command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(
-        [sys.executable, *launch, *command] if processes > 1 else command,
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    done = run_python(["-c", SCRIPT], processes)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -1,13 +1,10 @@
 """Real processes: contrast and DIST have the value and the gradients of one process on the concatenated batch."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import run_python
 
 CASES = 40
 
@@ -77,15 +74,7 @@ def launched(code, processes, tmp_path, *arguments):
     """What ranks that run ``code`` write to the file named by their last argument."""
     script, written = tmp_path / "ranks.py", tmp_path / "answers.json"
     script.write_text(code)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), *map(str, arguments), str(written)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    done = run_python([script, *arguments, written], processes, timeout=180)
     assert done.returncode == 0, done.stderr
     return json.loads(written.read_text())
 

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from dccd_timm.report.summary import read_summary
-from tests.conftest import picture, write_folders
-from tests.processes.test_resume import assert_same_student, ended, started
+from tests.conftest import ROOT, picture, run_python, write_folders
+from tests.processes.test_resume import assert_same_student
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def train(images, output, name, *more):
         "--lr", 0.2, "--warmup-epochs", 0, "--device", "cpu", "--output", output, "--experiment", name,
         "--model-ema", "--model-ema-decay", 0.5, "--recovery-interval", 1, *more,
     ]  # fmt: skip
-    code, stderr = ended(started(flags, processes=2))
-    assert code == 0, stderr
+    done = run_python([ROOT / "train.py", *flags], processes=2)
+    assert done.returncode == 0, done.stderr
     return output / name
 
 

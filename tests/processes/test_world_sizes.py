@@ -1,15 +1,12 @@
 """A short training is the same on any number of processes: 1 x 8 = 2 x 4 = 4 x 2 = 1 x 4 accumulated twice."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 
 
 def trained(small, folders, out, processes, batch, *flags):
@@ -22,12 +19,7 @@ def trained(small, folders, out, processes, batch, *flags):
         "norm_layer=groupnorm1", "act_layer=silu", "replace_stem_pool=True", "layers=(1,1,1,1)", "channels=(8,16,16,32)", "stem_width=8", "-b", batch, "-j", 1,
         "--epochs", 1, "--lr", 0.02, "--output", out, "--experiment", "run", *flags,
     ]  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), str(ROOT / "train.py"), *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    done = run_python([ROOT / "train.py", *arguments], processes)
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"device +(\d+) x cpu", done.stdout)[1]) == processes
     return safetensors.torch.load_file(out / "run" / "last" / "model.safetensors")

@@ -1,27 +1,17 @@
 """The examples run as they are: loops of one's own, and the notebook."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import timm
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 
 EXAMPLES = ROOT / "examples"
 
 
 def run(arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-    )
+    done = run_python(arguments, cwd=cwd, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
