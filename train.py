@@ -1,11 +1,6 @@
 """Train or distil a timm model: see --help, and README.md."""
 
-import sys
-
-try:
-    from dccd_timm.cli import train_main
-except KeyboardInterrupt:  # Ctrl-C in the first moments
-    sys.exit(130)
+from dccd_timm.__main__ import train
 
 if __name__ == "__main__":
-    train_main()
+    train()

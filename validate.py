@@ -1,11 +1,6 @@
-"""Judge a timm model on a data set: see --help, and README.md."""
+"""Evaluate a timm model on a data set: see --help, and README.md."""
 
-import sys
-
-try:
-    from dccd_timm.cli import validate_main
-except KeyboardInterrupt:  # Ctrl-C in the first moments
-    sys.exit(130)
+from dccd_timm.__main__ import validate
 
 if __name__ == "__main__":
-    validate_main()
+    validate()

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train_main(argv: Sequence[str] | None = None) -> None:
-    """Run train.py."""
+    """Run dccd-timm train, which is train.py."""
 
     def run(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
@@ -41,7 +42,7 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
 
 def validate_main(argv: Sequence[str] | None = None) -> None:
-    """Run validate.py."""
+    """Run dccd-timm validate, which is validate.py."""
 
     def run(arguments: Sequence[str]) -> None:
         options = load_validation(arguments)
@@ -55,7 +56,7 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 
 
 def push_main(argv: Sequence[str] | None = None) -> None:
-    """Run dccd-push."""
+    """Run dccd-timm push."""
 
     def run(arguments: Sequence[str]) -> None:
         parser = OneLineParser(
@@ -78,7 +79,8 @@ def push_main(argv: Sequence[str] | None = None) -> None:
         parser.add_about()
         options = parser.parse_args(arguments)
         if not options.run.is_dir() and Path(options.repo_id).is_dir():
-            raise UserError(f"the run's folder comes first: dccd-timm push {options.repo_id} {options.run}")
+            swapped = shlex.join(["dccd-timm", "push", options.repo_id, str(options.run)])
+            raise UserError(f"the run's folder comes first: {swapped}")
         from dccd_timm.hub import push as hub
 
         target = hub.Target(
@@ -117,7 +119,7 @@ def pull_main(argv: Sequence[str] | None = None) -> None:
 
 
 def report_main(argv: Sequence[str] | None = None) -> None:
-    """Run dccd-report."""
+    """Run dccd-timm report."""
 
     def run(arguments: Sequence[str]) -> None:
         parser = OneLineParser(

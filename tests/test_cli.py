@@ -1,5 +1,6 @@
 """The programs start at once: what takes seconds to import is imported when the flags are right, and not for --help."""
 
+import importlib
 import logging
 import os
 import re
@@ -7,7 +8,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
-import types
+from functools import partial
 
 import pytest
 
@@ -16,13 +17,14 @@ from dccd_timm import cli
 from tests.conftest import ROOT
 
 SLOW = {"torch", "torchvision", "timm", "datasets", "accelerate", "numpy", "huggingface_hub", "matplotlib"}
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 PROGRAMS = {
     "train.py": ["train.py", "--help"],
     "validate.py": ["validate.py", "--help-all"],
     "dccd-timm": ["-m", "dccd_timm", "--help"],
     "dccd-timm train": ["-m", "dccd_timm", "train", "--help"],
     "dccd-timm pull": ["-m", "dccd_timm", "pull", "--help"],
-    "dccd-push": ["-c", "from dccd_timm.cli import push_main; push_main(['--help'])"],
+    "dccd-push": ["-c", "import sys; sys.argv[1:] = ['--help']; from dccd_timm.__main__ import push; push()"],
     "dccd-report": ["-m", "dccd_timm.report", "--help"],
     "a mistake": ["train.py", "--lrr", "0.1"],
 }
@@ -60,6 +62,7 @@ def test_the_first_line_comes_before_the_large_libraries(name):
     code = f"""
 import sys
 import tomllib
+from functools import partial
 from dccd_timm import cli
 def stop(settings):
     sys.exit(0)
@@ -71,16 +74,22 @@ cli.{name}(['--model', 'resnet18', '--data-dir', 'x'])
     assert not imported & SLOW
 
 
-@pytest.mark.parametrize("script", ["train.py", "validate.py"])
-def test_ctrl_c_while_a_script_imports_is_no_traceback(script, monkeypatch):
-    class Interrupted(types.ModuleType):
-        def __getattr__(self, name):
-            raise KeyboardInterrupt
+@pytest.mark.parametrize("script", ["train.py", "validate.py", *SCRIPTS])
+def test_ctrl_c_while_a_program_imports_is_no_traceback(script, monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            if name == "dccd_timm.cli":
+                raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "dccd_timm.cli", Interrupted("dccd_timm.cli"))
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    assert end.value.code == 130
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "dccd_timm.cli")
+    monkeypatch.delattr(dccd_timm, "cli")
+    start = partial(runpy.run_path, str(ROOT / script), run_name="__main__")
+    if script in SCRIPTS:  # what an installed command does
+        module, name = SCRIPTS[script].split(":")
+        start = getattr(importlib.import_module(module), name)
+    with pytest.raises(SystemExit, match="^130$"):
+        start()
 
 
 def test_a_program_that_is_not_there_is_one_line(capsys):
@@ -119,9 +128,11 @@ def test_the_public_names_are_there_when_asked_for():
         _ = dccd_timm.DCCDTaks
 
 
-def test_every_console_command_is_a_function_of_the_package():
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert set(scripts) == {"dccd-timm", "dccd-train", "dccd-validate", "dccd-push", "dccd-report"}
-    for place in scripts.values():
+def test_every_console_command_is_a_program_of_the_package(monkeypatch, capsys):
+    assert set(SCRIPTS) == {"dccd-timm", "dccd-train", "dccd-validate", "dccd-push", "dccd-report"}
+    monkeypatch.setattr(sys, "argv", ["dccd", "--version"])
+    for place in SCRIPTS.values():
         module, name = place.split(":")
-        assert module == "dccd_timm.cli" and callable(getattr(cli, name))
+        with pytest.raises(SystemExit) as end:
+            getattr(importlib.import_module(module), name)()
+        assert end.value.code == 0 and capsys.readouterr().out == f"dccd-timm {dccd_timm.__version__}\n"

@@ -82,6 +82,8 @@ def test_links_pictures_and_paths_exist(page):
 @pytest.mark.parametrize(("page", "command"), cases(commands))
 def test_commands_are_understood_by_their_programs(page, command, tmp_path, monkeypatch):
     program, arguments = command
+    if program == "dccd-timm" and arguments[0] in ("train", "validate"):
+        program, arguments = f"dccd-{arguments[0]}", arguments[1:]
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for name in ("args.yaml", "recipe.yaml"):
         (tmp_path / name).write_text("")

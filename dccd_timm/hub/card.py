@@ -188,7 +188,7 @@ class Card:
     def recipe(self) -> str:
         """recipe.yaml: the settings that train this student again."""
         versions, hardware = self.settings.get("versions", {}), self.report.hardware
-        lines = [f"# Trains the student {self.name} again:", "#", "#   dccd-train -c recipe.yaml", "#"]
+        lines = [f"# Trains the student {self.name} again:", "#", "#   dccd-timm train -c recipe.yaml", "#"]
         lines += [f"# {note}." for note in self.notes]
         lines += [f"# Changed on the way: {change}; below are the last values." for change in self._changes()]
         if hardware:

@@ -28,7 +28,7 @@ class Target:
 
     def retry_command(self, run: Path) -> str:
         """The command that pushes a run here, as a shell takes it."""
-        words = ["dccd-push", str(run), self.repo_id, *(["--hub-public"] if self.public else [])]
+        words = ["dccd-timm", "push", str(run), self.repo_id, *(["--hub-public"] if self.public else [])]
         words += ["--hub-revision", self.revision] if self.revision else []
         words += ["--hub-license", self.license] if self.license else []
         return shlex.join([*words, *(["--hub-overwrite"] if self.overwrite else [])])

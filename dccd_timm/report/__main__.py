@@ -1,6 +1,6 @@
-"""``python -m dccd_timm.report RUN`` is dccd-report."""
+"""``python -m dccd_timm.report RUN`` is dccd-timm report."""
 
-from dccd_timm.cli import report_main
+from dccd_timm.__main__ import report
 
 if __name__ == "__main__":
-    report_main()
+    report()

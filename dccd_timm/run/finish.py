@@ -109,7 +109,7 @@ def write_report(
     if report.control:
         summaries[report.control.label or "control"] = control_run / "summary.csv"
     evidence = Evidence(report, summaries)
-    again = f"the training is complete, and `dccd-report {shlex.quote(str(folder))}` tries again"
+    again = f"the training is complete, and `dccd-timm report {shlex.quote(str(folder))}` tries again"
     with logged_failure(f"the report lacks channels and classes; {again}", folder):
         evidence = gather_evidence(report, summaries, evaluation, names)
     out = target or folder

@@ -135,7 +135,7 @@ def test_the_first_number_is_the_gain_over_the_control(run):
     gain = "+1.12 points over the student by KD on logits with the same seed, steps and views"
     assert f"**Top-1 70.12 %: {gain}.**" in text and text.index(gain) < text.index("| teacher (")
     other = Card(run(control=control | {"label": "other (logit)"}, flags=["--dccd-control", "logit"])).text()
-    assert "**Top-1 70.12 %: +1.12 points over other (logit).**" in other  # dccd-report --against
+    assert "**Top-1 70.12 %: +1.12 points over other (logit).**" in other  # dccd-timm report --against
     assert "**Top-1 70.12 %.**" in Card(run()).text()
 
 
@@ -164,7 +164,7 @@ def test_it_is_trained_again_without_a_checkout(run, tmp_path, monkeypatch):
     text = Card(folder, "alice/student").text()
     block = text[text.index("train it again") :].split("```")[1]
     assert block == ("bash\npip install dccd-timm\nhf download alice/student recipe.yaml --local-dir . "
-                     "&& dccd-train -c recipe.yaml\n")  # fmt: skip
+                     "&& dccd-timm train -c recipe.yaml\n")  # fmt: skip
     assert "hfids//" not in text + Card(folder).recipe()
     (tmp_path / "recipe.yaml").write_text(Card(folder, "alice/student").recipe())
     monkeypatch.chdir(tmp_path)
@@ -190,7 +190,7 @@ def test_a_local_card_names_files_of_the_run_and_shows_the_pictures_that_are_the
     for name in ("curves", "views"):
         (folder / "report" / f"{name}.png").write_bytes(b"")
     text = Card(folder).text()
-    assert "local-dir:best" in text and "dccd-train -c args.yaml" in text
+    assert "local-dir:best" in text and "dccd-timm train -c args.yaml" in text
     assert re.findall(r"!\[.*?\]\((.*?)\)", text) == [
         "report/curves.png"
     ]  # and not the views, which are training images

@@ -137,7 +137,7 @@ def test_a_failed_push_is_one_line_and_a_second_one_completes(model_hub, pushed,
     before = fingerprint(run)
     name = f"alice/{fault.replace(' ', '-')}-{'xet' if client.xet else 'lfs'}"
     model_hub.fail(match, times=1000, **what)
-    words = (cause,) if fault == "no answer" else (cause, str(run / "best"), f"`dccd-push {run} {name}`")
+    words = (cause,) if fault == "no answer" else (cause, str(run / "best"), f"`dccd-timm push {run} {name}`")
     assert_failed(client.push(run, name, token=WRITE), *words)
     model_hub.faults.clear()
     done = client.push(run, name, token=WRITE)

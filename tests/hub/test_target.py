@@ -14,9 +14,9 @@ def test_a_recipe_names_its_target():
 
 
 def test_the_command_that_tries_again_is_what_a_shell_takes():
-    assert Target("a/b").retry_command(Path("out/run")) == "dccd-push out/run a/b"
+    assert Target("a/b").retry_command(Path("out/run")) == "dccd-timm push out/run a/b"
     command = Target("a/b", True, "feature/$x", "it's", True).retry_command(Path("my run"))
     assert shlex.split(command) == [
-        "dccd-push", "my run", "a/b", "--hub-public", "--hub-revision", "feature/$x", "--hub-license", "it's",
+        "dccd-timm", "push", "my run", "a/b", "--hub-public", "--hub-revision", "feature/$x", "--hub-license", "it's",
         "--hub-overwrite",
     ]  # fmt: skip

@@ -101,7 +101,9 @@ def test_nothing_but_report_json_can_end_a_finished_training(evaluation, tmp_pat
     assert [line.split(";")[0].split(":")[0] for line in lines] == [
         "the report lacks channels and classes", "no pictures", "no model card", "no closing table",
     ]  # fmt: skip
-    assert all("a bug of dccd-timm" in line for line in lines) and f"`dccd-report {tmp_path}` tries again" in lines[0]
+    assert (
+        all("a bug of dccd-timm" in line for line in lines) and f"`dccd-timm report {tmp_path}` tries again" in lines[0]
+    )
     assert (tmp_path / "errors.log").read_text().count("Traceback") == 4
 
 

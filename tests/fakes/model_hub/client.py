@@ -35,7 +35,7 @@ class Client:
         return Done(**json.loads(self.answers.readline()))
 
     def push(self, *words: object, token: str | None = None) -> "Done":
-        """``dccd-push`` with these words."""
+        """``dccd-timm push`` with these words."""
         return self.do(
             "from dccd_timm.cli import push_main; push_main(words.split(' '))", token, words=" ".join(map(str, words))
         )
