@@ -3,9 +3,11 @@
     python benchmarks/step.py                                  # resnet34 -> resnet18 at 224 px; CUDA when there is one
     python benchmarks/step.py --images 4 --rounds 5 --device cpu
     python benchmarks/step.py --dtype float16 --compile --profile  # also the most expensive operations
+    python benchmarks/step.py --methods all                    # what a step of each method costs beside two-view KD
 
 All tasks take the same stacked batch of views in the same process, in turns, so that a change of the machine's speed
-affects all of them. Ratios are medians over rounds of (this task / that task) within one round.
+affects all of them. Ratios are medians over rounds of (this task / that task) within one round. --methods takes the
+names of benchmarks/compare.py, and needs what that needs.
 """
 
 import argparse
@@ -25,6 +27,9 @@ from timm.task import FeatureDistillationTask, LogitDistillationTask, TrainingTa
 from torch import nn
 
 from dccd_timm import DCCDTask
+from dccd_timm.recipe import load_recipe
+from dccd_timm.recipe.data_config import DataConfig
+from dccd_timm.task.build import build_task
 
 TASKS = ("timm logit", "timm feature", "dccd, weights 0", "dccd")
 
@@ -32,6 +37,8 @@ TASKS = ("timm logit", "timm feature", "dccd, weights 0", "dccd")
 def build(name: str, args: argparse.Namespace, device: torch.device) -> TrainingTask:
     """A new task with random weights: speed does not depend on them."""
     torch.manual_seed(0)
+    if args.methods is not None:
+        return finished(build_method(args.methods[name], args, device), args)
     student = timm.create_model(args.student, num_classes=args.classes).to(device)
     teacher = timm.create_model(args.teacher, num_classes=args.classes).to(device)
     teacher.eval().requires_grad_(False)
@@ -55,6 +62,23 @@ def build(name: str, args: argparse.Namespace, device: torch.device) -> Training
             **weights,
             **shared,
         )
+    return finished(task, args)
+
+
+def build_method(flags: list[str], args: argparse.Namespace, device: torch.device) -> TrainingTask:
+    """The task of a method of benchmarks/compare.py, as train.py builds it from these ``flags``."""
+    networks = ["--model", args.student, "--kd-model-name", args.teacher, "--kd-teacher-img-size", "student"]
+    recipe = load_recipe(["--data-dir", ".", *networks, *flags])
+    student = timm.create_model(args.student, num_classes=args.classes)
+    teacher = timm.create_model(args.teacher, num_classes=args.classes)
+    mean, std = (student.pretrained_cfg[name] for name in ("mean", "std"))
+    config = DataConfig(input_size=(3, args.size, args.size), mean=mean, std=std)  # type: ignore[typeddict-item]
+    half = args.dtype != "float32" and device.type == "cuda"
+    return build_task(recipe, student, teacher, config, False, device, getattr(torch, args.dtype) if half else None)
+
+
+def finished(task: TrainingTask, args: argparse.Namespace) -> TrainingTask:
+    """The task in the layout of memory that is asked for, compiled if wanted."""
     if args.channels_last:
         for module in task.children():
             module.to(memory_format=torch.channels_last)
@@ -91,7 +115,8 @@ def prepare(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
     if args.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     scaler = torch.amp.GradScaler(device.type, enabled=args.dtype == "float16")
-    return task, optimizer, scaler, images, torch.arange(count, device=device) % args.classes, args
+    target = (torch.arange(args.images, device=device) % args.classes).repeat(args.views)  # view-major, as the images
+    return task, optimizer, scaler, images, target, args
 
 
 def timed(run: tuple[Any, ...], device: torch.device) -> float:
@@ -138,7 +163,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile student and teacher of every task")
     parser.add_argument("--profile", action="store_true", help="print the most expensive operations of the DCCD step")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
-    return parser.parse_args()
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help="methods of benchmarks/compare.py beside two-view KD; all for every",
+    )
+    args = parser.parse_args()
+    if args.methods is not None:
+        from benchmarks.compare import CONTROL, choose_methods
+
+        if args.views != 2 or args.profile:
+            parser.error("--methods times two views, and has no --profile")
+        wanted = args.methods if "all" in args.methods else [CONTROL, *args.methods]
+        args.methods = choose_methods(list(dict.fromkeys(wanted)), [])
+    return args
 
 
 def measure_memory(args: argparse.Namespace) -> dict[str, float]:
@@ -154,24 +193,46 @@ def measure_memory(args: argparse.Namespace) -> dict[str, float]:
     return memory
 
 
+def measure_seconds(runs: dict[str, tuple[Any, ...]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of one step of each task, in turns."""
+    names = list(runs)
+    for run in runs.values():
+        step(*run)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        # another order in each round: a step changes the caches for the next one
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(timed(runs[name], device))
+    return seconds
+
+
+def print_methods(seconds: dict[str, list[float]], count: int) -> None:
+    """Each method's step beside that of two-view KD: the median of the ratios, and their quartiles."""
+    from benchmarks.compare import CONTROL
+
+    print(f"| method | step / step of {CONTROL} | quartiles | views/s |\n|---|---|---|---|")
+    for name, values in seconds.items():
+        ratios = [own / other for own, other in zip(values, seconds[CONTROL], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        print(f"| {name} | {middle:.3f} | {low:.3f} to {high:.3f} | {count / statistics.median(values):.1f} |")
+
+
 def main() -> None:
     """Time the tasks in turns and print ratios."""
     args = parse_arguments()
     device = torch.device(args.device)
-    memory = measure_memory(args)
-    runs = {name: prepare(name, args, device) for name in TASKS}
-    for run in runs.values():
-        step(*run)
-    seconds: dict[str, list[float]] = {name: [] for name in TASKS}
-    for number in range(args.rounds):
-        # another order in each round: a step changes the caches for the next one
-        for name in TASKS[number % len(TASKS) :] + TASKS[: number % len(TASKS)]:
-            seconds[name].append(timed(runs[name], device))
+    memory = measure_memory(args) if args.methods is None else {}
+    runs = {name: prepare(name, args, device) for name in args.methods or TASKS}
+    seconds = measure_seconds(runs, args.rounds, device)
     count = args.images * args.views
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{args.teacher} -> {args.student}, {args.size} px, {args.images} images x {args.views} views, {where},"
           f" {args.dtype}{', compiled' if args.compile else ''}, {'channels-last' if args.channels_last else 'NCHW'},"
           f" {args.rounds} rounds, torch {torch.__version__}, timm {timm.__version__}")  # fmt: skip
+    if args.methods is not None:
+        print_methods(seconds, count)
+        return
     print("| task | views/s | peak memory (MB) | " + " | ".join(f"time / {name}" for name in TASKS[:3]) + " |")
     print("|" + "---|" * 6)
     for name in TASKS:
