@@ -12,6 +12,7 @@ from dccd_timm.data.workers import start_server_early
 from dccd_timm.errors import UserError
 from dccd_timm.launch.guard import guarded
 from dccd_timm.recipe import load_recipe, load_validation
+from dccd_timm.recipe.folders import check_data_folder, check_model_folder
 from dccd_timm.recipe.help import OneLineParser
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
+        check_data_folder(recipe)  # torch and timm take seconds to import
+        check_model_folder(recipe.model, "student (--model)")
+        check_model_folder(recipe.kd_model_name, "teacher (--kd-model-name)")
         _log_start()
         start_server_early(recipe)
         from dccd_timm.hub.publisher import HubPublisher  # torch, timm and datasets load only once the flags are right
@@ -46,6 +50,9 @@ def validate_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         options = load_validation(arguments)
+        check_data_folder(options)
+        check_model_folder(options.model, "model")
+        check_model_folder(options.teacher, "teacher (--teacher)")
         _log_start()
         start_server_early(options)
         from dccd_timm.run.validate import validate

@@ -25,6 +25,8 @@ _logger = logging.getLogger(__name__)
 # Seconds to connect, to read, to write and to wait for a free connection; the Hub client's own are infinite.
 TIMEOUTS = (10.0, 120.0, 120.0, 10.0)
 _LONGEST_WAIT = 60.0
+# Seconds in which a Hub that can be reached begins to answer
+_PROBE = 5.0
 # Seconds until a line says what is waited for, and between that and the next ones
 _ANNOUNCED = (3.0, 12.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 _CONFLICTS = 5
@@ -83,6 +85,31 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, (*final, OfflineModeIsEnabled, LocalTokenNotFoundError)):
         return False
     return error.__cause__ is None or is_transient(error.__cause__)
+
+
+def check_reachable(what: str) -> None:
+    """Find out in seconds that there is no way to the Hub, before something that is not in the cache is downloaded: the
+    Hub's client would try for 23 s for every file. An answer of the Hub is enough, whatever it is.
+
+    Raises:
+        UserError: ``what`` cannot be had, since two tries got no answer.
+    """
+    from huggingface_hub.utils import get_session
+
+    for wait in (1.0, None):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_PROBE)
+            return
+        except Exception as error:  # of an HTTP client that differs between versions
+            if not is_transient(error):  # HF_HUB_OFFLINE, which is said where the cache has no copy
+                return
+            if wait is None:
+                raise UserError(
+                    f"{what}: {constants.ENDPOINT} cannot be reached ({one_line(error, 120)}), and the cache has no"
+                    " copy: check the network; without one, bring the model's folder from elsewhere and name it,"
+                    " local-dir:FOLDER"
+                ) from error
+            time.sleep(wait)
 
 
 @contextlib.contextmanager

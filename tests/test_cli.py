@@ -67,11 +67,27 @@ from dccd_timm import cli
 def stop(settings):
     sys.exit(0)
 cli.start_server_early = stop  # what is called after the first line
-cli.{name}(['--model', 'resnet18', '--data-dir', 'x'])
+cli.{name}(['--model', 'resnet18', '--data-dir', '.'])
 """
     imported, text = imported_by("-c", code)
     assert f"dccd-timm {dccd_timm.__version__}: loading PyTorch and timm" in text
     assert not imported & SLOW
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train.py", "--data-dir", "/nowhere"], "data folder /nowhere does not exist"),
+        (
+            ["train.py", "--data-dir", ".", "--kd-model-name", "local-dir:no"],
+            "teacher (--kd-model-name) local-dir:no: ",
+        ),
+        (["validate.py", "local-dir:no", "--data-dir", "."], "model local-dir:no: no does not exist"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_said_before_the_large_libraries(words, line):
+    imported, text = imported_by(*words)
+    assert f"error: {line}" in text and not imported & SLOW
 
 
 @pytest.mark.parametrize("script", ["train.py", "validate.py", *SCRIPTS])

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import time
+import types
 
 import huggingface_hub
 import pyarrow
@@ -158,3 +159,25 @@ def test_a_wait_is_announced_after_some_seconds_and_ever_less_often(monkeypatch,
     with network.announced("student x"):
         time.sleep(0.2)
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("answers", [[404], [httpx.ConnectError("away"), 503]])
+def test_a_hub_that_answers_anything_can_be_reached(answers, pauses, monkeypatch):
+    def head(*_, **__):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return response(answer)
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: types.SimpleNamespace(head=head))
+    network.check_reachable("teacher x")
+    assert not answers
+
+
+def test_who_is_offline_by_choice_asks_nothing(pauses, monkeypatch):
+    def get_session():
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", get_session)
+    network.check_reachable("teacher x")
+    assert not pauses

@@ -21,16 +21,19 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from timm.models import parse_model_name, resolve_model_input_args, split_model_name_tag
+from timm.models import get_pretrained_cfg, parse_model_name, resolve_model_input_args, split_model_name_tag
 from torch import nn
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.models.weights import DAMAGED, check_weights
-from dccd_timm.network import announced
+from dccd_timm.network import announced, check_reachable, is_transient
+from dccd_timm.recipe.folders import check_model_folder
 from dccd_timm.recipe.model_name import ModelName
 
 _logger = logging.getLogger(__name__)
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_name(name: str, role: str) -> None:
@@ -48,8 +51,9 @@ def check_name(name: str, role: str) -> None:
     if parsed.source == "hf-hub":
         with announced(f"{role} {name}"):
             _ask_hub(parsed, role)
-    elif parsed.source == "local-dir" and (config := Path(parsed.place) / "config.json").is_file():
-        _check_config(config, f"{role} {name}")
+    elif parsed.source == "local-dir":
+        check_model_folder(name, role)
+        _check_config(Path(parsed.place) / "config.json", f"{role} {name}")
     if parsed.source != "timm":
         return
     architecture = split_model_name_tag(parsed.place)[0]
@@ -70,6 +74,8 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
     check_name(name, role)
     try:
         with _waiting(name, role, bool(kwargs.get("pretrained"))):
+            if kwargs.get("pretrained") and _must_download(name):
+                check_reachable(f"{role} {name}")
             model: object = timm.create_model(name, **kwargs)
         return _check_classifier(model, f"{role} {name}")
     except UserError:
@@ -213,6 +219,8 @@ def _ask_hub(model: ModelName, role: str) -> None:
         cause = "it is gone, or the token may not read it"
     except Exception as error:  # the HTTP client's errors, which differ between its versions
         cause = one_line(error, 120)
+        if known is None and is_transient(error):
+            check_reachable(name)
     if known and known != revision and os.environ.get("RANK", "0") == "0":
         _logger.warning(
             "%s: the Hub could not be asked (%s): the copy in the cache is used, commit %s", name, cause, known[:12]
@@ -263,12 +271,20 @@ def _cause(error: BaseException) -> str:
 
 def _weights_of(model: ModelName) -> list[Path]:
     """The files of weights of a model that are on this machine."""
-    names = ("model.safetensors", "pytorch_model.bin")
     if model.source == "local-dir":
-        found: list[object] = [str(Path(model.place) / name) for name in names]
+        found: list[object] = [str(Path(model.place) / name) for name in _WEIGHTS]
     else:
-        found = [try_to_load_from_cache(model.place, name, revision=model.revision) for name in names]
+        found = [try_to_load_from_cache(model.place, name, revision=model.revision) for name in _WEIGHTS]
     return [Path(path) for path in found if isinstance(path, str) and Path(path).is_file()]
+
+
+def _must_download(name: str) -> bool:
+    """Whether the pretrained weights of a timm name are on the Hub and not in the cache."""
+    cfg = get_pretrained_cfg(name) if ModelName.parse(name).source == "timm" else None
+    if cfg is None or not cfg.hf_hub_id or cfg.file:
+        return False
+    files = [cfg.hf_hub_filename] if cfg.hf_hub_filename else list(_WEIGHTS)
+    return not any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files)
 
 
 def _cached_commit(repo_id: str, revision: str | None) -> str | None:

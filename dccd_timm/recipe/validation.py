@@ -112,6 +112,8 @@ def load_validation(argv: Sequence[str]) -> Validation:
     if bare:
         is_model = ModelName.exported(bare).brings_weights
         key = "model" if is_model else "data_dir"
+        if not is_model and key in values and not values.get("model"):
+            raise UserError(f"{bare} holds no run and no exported model: it has no config.json, and no best/ with one")
         if key in values:
             raise UserError(f"{bare} and --{key.replace('_', '-')} {values[key]} name two of them: give one")
         values[key] = bare

@@ -213,6 +213,7 @@ def test_why_weights_could_not_be_downloaded(error, offline, words, monkeypatch)
         raise error
 
     monkeypatch.setattr(timm, "create_model", fail)
+    monkeypatch.setattr(load, "check_reachable", lambda _: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     with pytest.raises(UserError) as caught:
         create("resnet18", "teacher", pretrained=True)
@@ -237,7 +238,26 @@ def test_what_waits_for_the_hub_says_so(name, pretrained, waits, monkeypatch, ca
     monkeypatch.setattr(network, "_ANNOUNCED", (0.05,))
     monkeypatch.setattr(load.timm, "create_model", answer)
     monkeypatch.setattr(load, "_ask_hub", lambda *_: None)
+    monkeypatch.setattr(load, "check_reachable", lambda _: None)
     caplog.set_level(logging.INFO)
     with pytest.raises(UserError, match="could not be downloaded: no answer"):
         create(name, "student", pretrained=pretrained)
     assert any(f"student {name}: waiting for" in line for line in caplog.messages) == waits
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "hf-hub:alice/nowhere"])
+def test_without_a_network_a_download_is_given_up_in_seconds(name, monkeypatch, tmp_path):
+    """The Hub's client waits 23 s for each file that the cache lacks."""
+    waited, cached = [], []
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(network.time, "sleep", waited.append)
+    with pytest.raises(UserError, match=f"{name}: http://127.0.0.1:9 cannot be reached .*local-dir:FOLDER"):
+        create(name, "teacher", pretrained=True)
+    assert waited == [1.0]
+    monkeypatch.setattr(load, "try_to_load_from_cache", lambda *_, **__: str(tmp_path / "copy"))
+    monkeypatch.setattr(load, "_check_config", lambda *_: None)
+    monkeypatch.setattr(load.timm, "create_model", lambda *_, **__: cached.append(1))
+    with pytest.raises(UserError, match="returns NoneType"):  # as far as the copy in the cache
+        create(name, "teacher", pretrained=True)
+    assert cached and waited == [1.0]

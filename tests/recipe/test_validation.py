@@ -43,6 +43,7 @@ def test_it_takes_a_run_an_export_or_a_name(tmp_path):
         (["--model", "x", "--amp-dtype", "bfloat16"], "amp_dtype has no effect: amp is off"),
         (["hf-hub:a/b", "--checkpoint", "f"], "brings its own weights"),
         (["hf-hub:a/b", "--model", "x"], "name two of them"),
+        (["out/run", "--data-dir", "x"], "out/run holds no run and no exported model"),
     ],
 )
 def test_mistakes(argv, message):

@@ -14,11 +14,11 @@ from dccd_timm.data.sources.folders import check_one_split, class_order
 from dccd_timm.data.sources.hfids import open_hfids
 from dccd_timm.data.sources.hfids_files import are_remote, count_images, read_footers, tar_hint, with_own_names
 from dccd_timm.data.sources.hfids_folder import metadata_files
-from dccd_timm.data.sources.hub_name import check_hub_name
 from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import announced
 from dccd_timm.recipe import Images
+from dccd_timm.recipe.folders import check_data_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,8 +36,8 @@ def open_hfds(images: Images, split: str, is_training: bool, num_samples: int | 
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
     name = images.dataset.partition("/")[2]
-    if not (is_local := Path(name).exists()):
-        check_hub_name(images)
+    check_data_folder(images)
+    is_local = Path(name).exists()
     where, is_part = f"{images.dataset}, split {split}", "[" in split
     with nullcontext() if is_local else announced(f"data set {where}"):
         with _in_one_line(where):

@@ -22,12 +22,12 @@ from dccd_timm.data.sources.hfids_files import (
 )  # fmt: skip
 from dccd_timm.data.sources.hfids_folder import metadata_files, open_image_folder
 from dccd_timm.data.sources.hfids_stream import HfidsStream
-from dccd_timm.data.sources.hub_name import check_hub_name
 from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import announced, limit_requests, retry
 from dccd_timm.recipe import Images, Recipe
 from dccd_timm.recipe.data import local_folder
+from dccd_timm.recipe.folders import check_data_folder
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, Features, IterableDataset
@@ -47,9 +47,8 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder  # datasets is slow to import
 
     name = images.dataset.partition("/")[2]
+    check_data_folder(images)
     folder = local_folder(images.dataset, images.data_dir)
-    if folder is None:
-        check_hub_name(images)
     root = _split_folder(folder, split) if folder else None
     if root and datasets_misses(root):
         return open_timm(replace(images, dataset="", data_dir=str(folder), input_key=None), split, is_training, None)

@@ -19,6 +19,7 @@ from dccd_timm.data.sources.timm_stream import TimmStreamSource
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Images
 from dccd_timm.recipe.data import TORCHVISION_FOLDERS, reader_of
+from dccd_timm.recipe.folders import check_data_folder
 
 _STREAMS = ("tfds/", "wds/")
 _PACKAGES = {"tfds": ("tensorflow", "tensorflow_datasets"), "wds": ("webdataset",)}
@@ -72,11 +73,8 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
 
 def _folder(images: Images, split: str) -> str:
     """The folder of a split below --data-dir."""
-    if not images.data_dir:
-        raise UserError("no data: set --data-dir FOLDER, or --dataset hfids/FOLDER")
-    if not Path(images.data_dir).exists():
-        raise UserError(f"data folder {images.data_dir} does not exist")
-    return str(find_split(Path(images.data_dir), split))
+    check_data_folder(images)
+    return str(find_split(Path(images.data_dir or ""), split))
 
 
 def _check_package(dataset: str) -> None:

@@ -1,6 +1,9 @@
-"""A name that can only be meant as a folder is never looked up on the Hub: its typing error would wait for a minute."""
+"""A name that can only be meant as a folder is never looked up on the Hub: its typing error would wait for a minute.
+
+And a folder that is not there is said before anything is opened."""
 
 import logging
+import re
 import time
 
 import pytest
@@ -9,6 +12,7 @@ from dccd_timm import network
 from dccd_timm.data.sources import hfids, open_split
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
+from dccd_timm.recipe.folders import check_data_folder, check_model_folder
 
 
 @pytest.mark.parametrize("origin", ["hfids", "hfds"])
@@ -65,3 +69,45 @@ def test_a_hub_that_does_not_answer_is_waited_for_with_a_line(origin, monkeypatc
     with pytest.raises(UserError, match="no answer"):
         open_split(load_recipe(["--dataset", f"{origin}/alice/flowers", *timeout]), "train", True, None)
     assert any(line.startswith("data set ") and "waiting for" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--data-dir flowrs", "data folder flowrs does not exist; did you mean flowers?"),
+        ("--data-dir no/flowers", "data folder no/flowers does not exist"),
+        ("--dataset torch/folder --data-dir flowrs", "did you mean flowers?"),
+        ("--model resnet18", "no data: set --data-dir"),
+        ("--dataset hfids/./flowrs", "did you mean hfids/flowers?"),
+        ("--dataset hfids/flowers", None),
+        ("--dataset alice/good", None),  # refused when it is opened, since it names no reader
+        ("--dataset torch/cifar10 --data-dir new --dataset-download", None),
+        ("--data-dir flowers", None),
+    ],
+)
+def test_a_data_folder_is_looked_at_before_it_is_opened(flags, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowers").mkdir()
+    recipe = load_recipe(flags.split())
+    if said is None:
+        check_data_folder(recipe)
+    else:
+        with pytest.raises(UserError, match=re.escape(said)):
+            check_data_folder(recipe)
+
+
+def test_a_model_folder_that_is_not_there_or_a_run_is_said_with_the_one_that_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    best = tmp_path / "runs" / "teacher" / "best"
+    best.mkdir(parents=True)
+    (best / "config.json").write_text("{}")
+    for name in (None, "resnet18", "hf-hub:alice/x", "local-dir:runs/teacher/best"):
+        check_model_folder(name, "teacher")
+    for name, said in (
+        ("local-dir:runs/teacher", "has no config.json; did you mean local-dir:runs/teacher/best?"),
+        ("local-dir:runs", "has no config.json; give an exported model, such as a run's best/"),
+        ("local-dir:runs/techer", "runs/techer does not exist; did you mean local-dir:runs/teacher?"),
+        ("local-dir:nowhere/best", "nowhere/best does not exist"),
+    ):
+        with pytest.raises(UserError, match=f"^teacher {name}: .*{re.escape(said)}$"):
+            check_model_folder(name, "teacher")
