@@ -147,7 +147,8 @@ def _correlations(
     """
     c = student.shape[1]
     with torch.no_grad():
-        sums = torch.cat([student.new_tensor([len(student)]), student.sum(0), teacher.sum(0)])
+        # new_full and not new_tensor, whose copy to a GPU is waited for
+        sums = torch.cat([student.new_full((1,), len(student)), student.sum(0), teacher.sum(0)])
         sums = all_reduce(sums) if shared else sums
         count, (mean_student, mean_teacher) = sums[0], (sums[1:] / sums[0]).split(c)
         teacher = teacher - mean_teacher

@@ -198,8 +198,8 @@ def _column_correlation(student: Float[Tensor, "N K"], teacher: Float[Tensor, "N
     """Correlation of matching columns over the batches of all ranks."""
     shared = num_ranks() > 1
     with torch.no_grad():
-        # the derivative of a covariance by either mean is 0 around the mean
-        sums = torch.cat([student.new_tensor([len(student)]), student.sum(0), teacher.sum(0)])
+        # the derivative of a covariance by either mean is 0 around the mean; new_tensor would wait for a GPU
+        sums = torch.cat([student.new_full((1,), len(student)), student.sum(0), teacher.sum(0)])
         sums = all_reduce(sums) if shared else sums
         mean_student, mean_teacher = (sums[1:] / sums[0]).chunk(2)
     student, teacher = student - mean_student, teacher - mean_teacher

@@ -76,6 +76,16 @@ def build_task(
 
 
 def _timm_task(distil: Distil, student: nn.Module, teacher: FrozenTeacher, shared: _Shared) -> TrainingTask:
+    task = _create_timm_task(distil, student, teacher, shared)
+    # the frozen teacher takes the student's images; timm compares both normalisations and waits for the device
+    for name in ("student_mean", "student_std"):
+        task.register_buffer(name, None)
+    return task
+
+
+def _create_timm_task(
+    distil: Distil, student: nn.Module, teacher: FrozenTeacher, shared: _Shared
+) -> LogitDistillationTask | FeatureDistillationTask | TokenDistillationTask:
     if distil.kd_distill_type == "logit":
         return LogitDistillationTask(
             student, teacher, loss_type=distil.kd_loss_type, temperature=distil.kd_temperature, **shared
