@@ -154,6 +154,7 @@ class Card:
             teacher=self.teacher,
             settings=self.settings,
             rows=self._rows(),
+            compared=self.teacher is None or self.teacher.classifies,
             pictures=[(name, picture.caption) for name, picture in PICTURES.items() if f"{name}.png" in self.pictures],
             on_the_way=self._changes(),
             changed=[(name, _cell(value)) for name, value in changed_settings(self.settings).items()],

@@ -10,7 +10,7 @@ from timm.models import get_model_input_config
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dccd_timm.models.taps import tapped_forward
+from dccd_timm.models.taps import tapped_forward, tapped_maps
 from dccd_timm.models.timm_model import as_timm
 
 # Largest change of an answer, as a part of its largest value: far above rounding, far below a wrong fold.
@@ -52,7 +52,10 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 
 
 def _answers(model: nn.Module, image: Tensor) -> list[Tensor]:
-    logits, maps = tapped_forward(model, image, range(len(as_timm(model).feature_info)))
+    stages = range(len(as_timm(model).feature_info))
+    if not as_timm(model).num_classes:
+        return tapped_maps(model, image, stages)
+    logits, maps = tapped_forward(model, image, stages)
     return [logits, *maps]
 
 

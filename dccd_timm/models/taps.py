@@ -17,19 +17,35 @@ MIN_POSITIONS = 16
 
 
 def check_tappable(model: nn.Module, role: str) -> None:
-    """Refuse a model without feature maps or classifier.
+    """Refuse a model without feature maps.
 
     Raises:
         ValueError: names the model's role and what it lacks, in one line.
     """
+    _check_methods(model, role, "forward_intermediates", "forward_head", "feature_info")
     name = f"{role} {type(model).__name__}"
-    for method in ("forward_intermediates", "forward_head", "feature_info", "get_classifier"):
-        if not hasattr(model, method):
-            raise ValueError(f"{name} has no {method}: it cannot be distilled by DCCD; choose a timm classifier")
-    if not getattr(model, "num_classes", 0):
-        raise ValueError(f"{name} has no classifier (num_classes 0): build it with num_classes")
     if _patch_drop(model) > 0:
         raise ValueError(f"{name} drops patches in training, which tears its feature map: set patch_drop_rate to 0")
+
+
+def check_classifier(model: nn.Module, role: str) -> None:
+    """Refuse a model that gives no classes.
+
+    Raises:
+        ValueError: as :func:`check_tappable`.
+    """
+    _check_methods(model, role, "get_classifier")
+    if not getattr(model, "num_classes", 0):
+        raise ValueError(f"{role} {type(model).__name__} has no classifier (num_classes 0): build it with num_classes")
+
+
+def _check_methods(model: nn.Module, role: str, *methods: str) -> None:
+    for method in methods:
+        if not hasattr(model, method):
+            raise ValueError(
+                f"{role} {type(model).__name__} has no {method}: it cannot be distilled by DCCD; choose a timm"
+                " classifier"
+            )
 
 
 def _patch_drop(model: nn.Module) -> float:
@@ -62,6 +78,16 @@ def tapped_forward(
     return logits, maps
 
 
+def tapped_maps(
+    model: nn.Module, images: Float[Tensor, "N _ _ _"], stages: Sequence[int]
+) -> list[Float[Tensor, "N _ _ _"]]:
+    """The maps of :func:`tapped_forward` alone: of a model without a head, which may not even pool its last map."""
+    maps: list[Tensor] = as_timm(model).forward_intermediates(  # type: ignore[assignment]
+        images, indices=list(stages), output_fmt="NCHW", intermediates_only=True
+    )
+    return maps
+
+
 def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tuple[int, int, int]]:
     """Channels, height and width of the map of every stage, from one image of ``input_size`` [C, H, W] in eval mode.
 
@@ -77,7 +103,11 @@ def probe(model: nn.Module, input_size: tuple[int, ...], role: str) -> list[tupl
     image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
     try:
         with torch.no_grad():
-            _, maps = tapped_forward(model.eval(), image, range(len(timm_model.feature_info)))
+            stages = range(len(timm_model.feature_info))
+            if timm_model.num_classes:
+                _, maps = tapped_forward(model.eval(), image, stages)
+            else:
+                maps = tapped_maps(model.eval(), image, stages)
     except (AssertionError, RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
             f"{role} {type(model).__name__} gives no feature maps for images of {input_size}: {one_line(error)}"

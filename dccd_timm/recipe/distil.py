@@ -72,6 +72,12 @@ class Distil:
         no_effect=(_NO_TEACHER,),
         published="file",
     )
+    kd_teacher_head: Literal["own", "drop"] = _kd(
+        "own",
+        "the teacher's head; without it its features alone are used, by dccd (KD and difference are off) and the"
+        " feature methods",
+        no_effect=(_NO_TEACHER,),
+    )
     kd_teacher_dtype: Literal["float32", "bfloat16", "float16"] | None = _kd(
         None,
         "precision of the teacher (default: that of mixed precision on a GPU, else float32)",

@@ -33,13 +33,15 @@ class StartFacts:
     """What the start block shows beside the recipe.
 
     ``gmacs`` are billions of multiply-accumulates for one image by network, None where they cannot be counted;
-    ``teacher_sees`` says what is done to a view before the teacher sees it, if anything; ``terms`` are the weights of
-    the loss terms; ``input_size`` is [C, H, W]; ``columns`` are those of images and classes.
+    ``has_logits`` is false for a teacher without a head; ``teacher_sees`` says what is done to a view before the
+    teacher sees it, if anything; ``terms`` are the weights of the loss terms; ``input_size`` is [C, H, W];
+    ``columns`` are those of images and classes.
     """
 
     student: NetworkReport
     teacher: NetworkReport | None
     teacher_sees: str
+    has_logits: bool = True
     evaluated: dict[str, int] | None = None
     gmacs: dict[str, float | None]
     terms: dict[str, float]
@@ -61,7 +63,9 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
         f"{readable_term(name).removesuffix(' loss')} {weight:g}" for name, weight in facts.terms.items() if weight
     ]
     method = METHODS[recipe.kd_distill_type]
-    loss = [f"{recipe.kd_loss_type} between logits"] if method.has_logit_loss and recipe.kd_loss_type != "kl" else []
+    off = "; kd and difference are off: the teacher has no head" if _lacks_logits(recipe, facts) else ""
+    has_loss = method.has_logit_loss and facts.has_logits and recipe.kd_loss_type != "kl"
+    loss = [f"{recipe.kd_loss_type} between logits"] if has_loss else []
     size = "x".join(map(str, facts.input_size))
     lines = {
         "teacher": _teacher(facts.teacher, facts) if facts.teacher else "",
@@ -70,13 +74,18 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
         f" weights: {weights_of(facts.student)}",
         "data": _split(facts.train),
         "validation": _split(facts.val) if facts.val else "none: best/ is the epoch with the lowest training loss",
-        "method": ", ".join([method.name, *loss, *weights]),
+        "method": ", ".join([method.name, *loss, *weights]) + off,
         "device": f"{world} x {facts.hardware.device}, {facts.hardware.precision}",
         "update": f"{images} images x {views} view{'s' if views != 1 else ''}, {facts.updates_per_epoch} updates"
         f" per epoch, {facts.epochs} epochs, {recipe.opt} at {facts.lr:.3g}",
         "writes to": str(facts.folder),
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items() if text)
+
+
+def _lacks_logits(recipe: Recipe, facts: StartFacts) -> bool:
+    """Whether the method reads logits that the teacher does not have."""
+    return not facts.has_logits and "logits" in METHODS[recipe.kd_distill_type].needs
 
 
 def _split(split: SplitFacts) -> str:
@@ -92,6 +101,8 @@ def _network(network: NetworkReport, gmacs: float | None) -> str:
 
 def _teacher(teacher: NetworkReport, facts: StartFacts) -> str:
     text = _network(teacher, facts.gmacs.get("teacher"))
+    if not facts.has_logits:
+        return f"{text}, no head: its features are used, and it is not evaluated"
     if facts.evaluated is None or teacher.top1 is None:
         return f"{text}, not evaluated: no validation split"
     skipped = f", {facts.evaluated['skipped']} unreadable" if facts.evaluated["skipped"] else ""
@@ -130,7 +141,7 @@ def closing_table(report: Report, control: str = "control") -> str:
             name = f"{network.name}, {network.method}" if network.method else network.name
             percents = ("" if v is None else f"{v:.2f} %" for v in (network.top1, network.top5, network.agreement))
             rows.append((f"{role} ({name})", f"{network.parameters_m:.3f} M", *percents))
-    if not report.teacher:
+    if not (report.teacher and report.teacher.classifies):
         rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

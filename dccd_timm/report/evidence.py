@@ -35,21 +35,24 @@ def evaluate_networks(
 ) -> Evaluation:
     """Evaluate ``networks`` (student, and teacher and control where there are any) in one pass over a split.
 
-    The student before its training, built again from the seed, gives features too. Every rank takes part.
+    The student before its training, built again from the seed, gives features too, and a teacher without a head
+    nothing else. Every rank takes part.
     """
     if accelerator.is_main_process:
         for name in (name for name, network in networks.items() if not has_features(network)):
             _logger.warning("the %s has no forward_features and forward_head: no channels of it in the report", name)
+    answering = {name: network for name, network in networks.items() if as_timm(network).num_classes}
+    silent = {name: network for name, network in networks.items() if name not in answering}
     set_seed(recipe.seed)
     start = build_student(recipe, as_timm(networks["student"]).num_classes)[0].to(accelerator.device)
     evaluation = evaluate_together(
-        networks,
+        answering,
         loader,
         accelerator,
         create_evaluator,
         recipe.channels_last,
         feature_images=FEATURE_IMAGES,
-        features_only={_BEFORE: start},
+        features_only={_BEFORE: start, **silent},
     )
     assert evaluation is not None  # no signal stops it
     return evaluation

@@ -124,7 +124,7 @@ def draw_comparison(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     if "student" not in networks or len(networks) == 1:
         return None
     panels = {"top-1 accuracy (%)": {role: network.top1 for role, network in networks.items()}}
-    if report.teacher:
+    if report.teacher and report.teacher.classifies:
         panels["images with the teacher's answer (%)"] = {r: n.agreement for r, n in networks.items() if r != "teacher"}
     figure: Figure
     size = (9, 0.55 * len(networks) + 1.4)

@@ -56,12 +56,13 @@ class Origin(JsonDataclass):
 class NetworkReport(Origin):
     """The teacher, the student or its control; ``parameters_m`` in millions.
 
-    ``loss``, ``top1`` and ``top5`` are None without validation, ``agreement`` (the images to which it gives the
-    teacher's class) without a teacher, ``start`` for a network whose first weights were random. ``label`` names a
-    control.
+    ``head`` is "none" for a teacher of which the features alone are used. ``loss``, ``top1`` and ``top5`` are None
+    without validation, ``agreement`` (the images to which it gives the teacher's class) without a teacher, ``start``
+    for a network whose first weights were random. ``label`` names a control.
     """
 
     method: str | None = None
+    head: str | None = _optional()
     parameters_m: float = 0.0
     loss: float | None = _optional()
     top1: float | None = _optional()
@@ -69,6 +70,11 @@ class NetworkReport(Origin):
     agreement: float | None = _optional()
     start: Origin | None = _optional()
     label: str | None = _optional()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives classes."""
+        return self.head != "none"
 
 
 @dataclass(kw_only=True)

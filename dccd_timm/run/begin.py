@@ -52,6 +52,7 @@ def start_facts(
         student=student_report(recipe, training.student, training.student),
         teacher=teacher,
         evaluated=evaluation.counts if evaluation else None,
+        has_logits=training.teacher is None or training.teacher.num_classes > 0,
         teacher_sees=training.teacher.conversions(training.data_config["input_size"]) if training.teacher else "",
         gmacs=_gmacs(training),
         terms=term_weights(training.task),

@@ -69,7 +69,7 @@ def finish(
     if evaluation is not None:
         add_validation(report, recipe.val_split, evaluation)
         add_metrics(report.student, "student", evaluation)
-        if report.teacher:
+        if report.teacher and "teacher" in evaluation.metrics:
             add_metrics(report.teacher, "teacher", evaluation)
     if accelerator.is_main_process:
         write_report(folder, report, evaluation, splits.train.names, folder / "control", publisher)
@@ -148,6 +148,7 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
     model = training.teacher.model
     source = origin(recipe.kd_model_name, model, pretrained=not recipe.kd_teacher_checkpoint)
     network = _describe(recipe.kd_model_name, model, training.teacher.num_parameters)
+    network.head = None if training.teacher.num_classes else "none"
     return NetworkReport.from_json(source | network.to_json())
 
 

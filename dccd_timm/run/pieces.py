@@ -1,8 +1,6 @@
 """Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
 import logging
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,18 +15,18 @@ from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
-from dccd_timm.errors import UserError, one_line
+from dccd_timm.errors import UserError
 from dccd_timm.launch.modules import worker_preparation
-from dccd_timm.models.classes import class_names
 from dccd_timm.models.cost import check_input_size
+from dccd_timm.models.frozen import FrozenTeacher
 from dccd_timm.models.student import build_student, check_batch_norm, share_batch_norms
-from dccd_timm.models.teacher import FrozenTeacher, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.models.weights import hash_weights
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
-from dccd_timm.run.classes import number_network, number_split, number_student
+from dccd_timm.run.classes import number_split, number_student
 from dccd_timm.run.export import check_own_network
+from dccd_timm.run.load_teacher import evaluated_teacher, load_run_teacher
 from dccd_timm.task.build import build_task, teacher_of
 
 _logger = logging.getLogger(__name__)
@@ -79,11 +77,17 @@ class Training:
 
 
 def build_training(
-    recipe: Recipe, splits: Splits, accelerator: Accelerator, start_epoch: int, position: SavedPosition | None
+    recipe: Recipe,
+    splits: Splits,
+    accelerator: Accelerator,
+    start_epoch: int,
+    position: SavedPosition | None,
+    main: Recipe | None = None,
 ) -> Training:
     """Build all that a wrong setting can break, before anything is written.
 
-    ``position`` is that of the data of a saved state, None to begin with an epoch.
+    ``position`` is that of the data of a saved state, None to begin with an epoch; ``main`` is the recipe of the run
+    that a control belongs to.
 
     Raises:
         UserError: for every pair, data or setting that cannot work.
@@ -92,7 +96,7 @@ def build_training(
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = _build_student(recipe, splits.train.names)
     num_classes = as_timm(student).num_classes
-    teacher = _load_teacher(recipe, recipe.kd_model_name, num_classes, splits.train.names)
+    teacher = load_run_teacher(recipe, num_classes, splits.train.names, main)
     teacher_weights = hash_weights(teacher) if teacher is not None and splits.val is not None else ""
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)
     dtype = teacher_dtype(recipe, accelerator)
@@ -108,26 +112,8 @@ def build_training(
     schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
     evaluated = teacher_of(task)
     if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
-        evaluated = _evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
+        evaluated = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
     return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights)
-
-
-def _load_teacher(recipe: Recipe, name: str | None, num_classes: int, names: Sequence[str] | None) -> nn.Module | None:
-    """The teacher of this ``name``, which answers in the order of the classes ``names``; None without one."""
-    if name is None:
-        return None
-    role, advice = "teacher (--kd-model-name)", _how_to_get_a_teacher(name)
-    teacher = load_teacher(name, recipe.kd_teacher_checkpoint, num_classes, role, advice)
-    number_network(teacher, class_names(teacher, recipe.kd_teacher_checkpoint), names, f"teacher {name}")
-    return teacher
-
-
-def _how_to_get_a_teacher(name: str) -> str:
-    """The two commands for a teacher of other classes, without the flags of the data."""
-    return (
-        f"fine-tune it on this data set first (--model {shlex.quote(name)} --pretrained --kd-distill-type none"
-        " --experiment teacher) and distil from that (--kd-model-name local-dir:output/train/teacher/best)"
-    )
 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:
@@ -141,17 +127,6 @@ def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, 
     check_input_size(student, recipe.model, tuple(data_config["input_size"]))
     check_own_network(student, data_config)
     return student, data_config
-
-
-def _evaluated_teacher(
-    recipe: Recipe, teacher: nn.Module, data_config: DataConfig, dtype: torch.dtype | None
-) -> FrozenTeacher:
-    """The teacher of a student that is trained without it."""
-    mean, std, size = data_config["mean"], data_config["std"], data_config["input_size"]
-    try:
-        return FrozenTeacher(teacher, mean, std, size, dtype, img_size=recipe.kd_teacher_img_size)
-    except ValueError as error:
-        raise UserError(one_line(error)) from error
 
 
 def _prepare(recipe: Recipe, task: TrainingTask, accelerator: Accelerator) -> AcceleratedOptimizer:

@@ -9,7 +9,6 @@ from typing import cast
 from accelerate import Accelerator
 from timm.data import resolve_input_data_config
 from timm.task import ClassificationEvaluator
-from torch import nn
 
 from dccd_timm.data.build import Rank, build_eval_loader
 from dccd_timm.data.sources import open_split
@@ -17,7 +16,8 @@ from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.errors import UserError
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.models.classes import class_names
-from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
+from dccd_timm.models.frozen import FrozenTeacher
+from dccd_timm.models.teacher import check_classes
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.data_config import DataConfig
@@ -25,6 +25,7 @@ from dccd_timm.report.evidence import evaluate_networks
 from dccd_timm.report.schema import NetworkReport, Report
 from dccd_timm.run.classes import number_network, number_split_for
 from dccd_timm.run.finish import control_report, load_exported, write_report
+from dccd_timm.run.load_teacher import evaluated_teacher, load_run_teacher
 from dccd_timm.run.publisher import Publisher
 
 
@@ -82,24 +83,18 @@ def _evaluate(
     student = load_exported(folder / "best", accelerator)
     num_classes = as_timm(student).num_classes
     config = cast(DataConfig, resolve_input_data_config(student))
-    others: dict[str, nn.Module] = {}
-    if recipe.kd_model_name:
-        others["teacher"] = load_teacher(
-            recipe.kd_model_name, recipe.kd_teacher_checkpoint, num_classes, "teacher (--kd-model-name)"
-        )
-    if control_run:
-        others["control"] = load_exported(control_run / "best", accelerator)
-        check_classes(others["control"], num_classes, str(control_run))
     names = class_names(student)
     split = open_split(recipe, recipe.val_split, False, recipe.val_num_samples)
     number_split_for(student, names, split, f"split {recipe.val_split}")
-    networks = {"student": student}
-    for name, model in others.items():  # each adapts the images to the normalisation and size of its model
-        theirs = class_names(model, recipe.kd_teacher_checkpoint if name == "teacher" else None)
-        number_network(model, theirs, names or split.names, f"{name} of {folder}")
-        img_size = recipe.kd_teacher_img_size if name == "teacher" else "own"
-        adapter = FrozenTeacher(model, config["mean"], config["std"], config["input_size"], img_size=img_size)
-        networks[name] = adapter.to(accelerator.device)
+    networks = {"student": student}  # the others adapt the images to the normalisation and size of their models
+    if (teacher := load_run_teacher(recipe, num_classes, names or split.names)) is not None:
+        networks["teacher"] = evaluated_teacher(recipe, teacher, config).to(accelerator.device)
+    if control_run:
+        control = load_exported(control_run / "best", accelerator)
+        check_classes(control, num_classes, str(control_run))
+        number_network(control, class_names(control), names or split.names, f"control of {folder}")
+        adapter = FrozenTeacher(control, config["mean"], config["std"], config["input_size"])
+        networks["control"] = adapter.to(accelerator.device)
     rank, batch_size = Rank(accelerator.device), recipe.validation_batch_size
     loader = build_eval_loader(recipe, split, config, num_classes, rank, batch_size)
 

@@ -38,12 +38,13 @@ def evaluate_teacher(
     recipe: Recipe, splits: Splits, training: Training, folder: Path, accelerator: Accelerator, resumed: bool
 ) -> None:
     """Evaluate the teacher of a ``training`` on the validation split, unless its run in ``folder`` or the run's control
-    did, and refuse a weak one. The generators of random numbers stay as they are.
+    did, and refuse a weak one. The generators of random numbers stay as they are. A teacher without a head has no
+    accuracy.
 
     Raises:
         UserError: when the teacher is near chance, or below a pretrained student that has not been ``resumed``.
     """
-    if training.teacher is None or training.val is None or splits.val is None:
+    if training.teacher is None or not training.teacher.num_classes or training.val is None or splits.val is None:
         return
     key = _key(recipe, splits.val, training, accelerator) if accelerator.is_main_process else ""
     known = _read(folder, key) if key else None

@@ -26,8 +26,9 @@ from dccd_timm.launch.failures import explain
 from dccd_timm.launch.modules import worker_preparation
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.models.classes import class_names
+from dccd_timm.models.frozen import FrozenTeacher
 from dccd_timm.models.load import create_sized
-from dccd_timm.models.teacher import FrozenTeacher, load_teacher
+from dccd_timm.models.teacher import load_teacher
 from dccd_timm.models.weights import DAMAGED, check_weights
 from dccd_timm.recipe import Validation
 from dccd_timm.recipe.data_config import DataConfig

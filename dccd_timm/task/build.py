@@ -14,7 +14,7 @@ from timm.task import (
 from torch import nn
 
 from dccd_timm.errors import UserError, one_line
-from dccd_timm.models.teacher import FrozenTeacher
+from dccd_timm.models.frozen import FrozenTeacher
 from dccd_timm.recipe import Augment, Distil, Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.recipe.methods import METHODS

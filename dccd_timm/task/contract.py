@@ -8,7 +8,7 @@ import torch
 from timm.task import TrainingTask
 from torch import Tensor, nn
 
-from dccd_timm.models.teacher import FrozenTeacher
+from dccd_timm.models.frozen import FrozenTeacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.task.trainable import TappedStudent
 

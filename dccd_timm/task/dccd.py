@@ -32,7 +32,8 @@ class DCCDTask(TermTask):
     Args:
         student_model: timm model to train; two-headed distilled models answer with the mean of their heads.
         teacher_model: timm name, ``hf-hub:``/``local-dir:`` name or module; frozen here, for good. A teacher
-            with BatchNorm is copied with its norms folded into the convolutions.
+            with BatchNorm is copied with its norms folded into the convolutions. With one that has no head
+            (``num_classes`` 0) KD and difference are off: task loss and contrast remain.
         criterion: classification loss; created from ``criterion_kwargs`` by timm when None.
         views: V, the views of each image in a batch.
         distill_loss_weight, task_loss_weight, loss_type, temperature: timm's names for the loss between logits.
@@ -103,6 +104,9 @@ class DCCDTask(TermTask):
             verbose=verbose,
         )
         self.views = views
+        if not self.has_logits:
+            self._check_without_logits(distill_loss_weight, contrast_loss_weight)
+            difference_loss_weight = 0.0
         self.contrast_loss_weight, self.difference_loss_weight = contrast_loss_weight, difference_loss_weight
         self.contrast = ChannelContrastiveLoss(
             contrast_temperature, contrast_targets, contrast_direction, contrast_scope, contrast_negatives
@@ -114,6 +118,18 @@ class DCCDTask(TermTask):
         )
         if contrast_loss_weight:
             self._tap_contrast(contrast_where == "pooled", contrast_stages)
+
+    def _check_without_logits(self, distill_loss_weight: float | None, contrast_loss_weight: float) -> None:
+        """Refuse KD with a teacher that has no logits, and a distillation of which nothing remains."""
+        if distill_loss_weight:
+            raise ValueError(
+                f"teacher {self.teacher_name} has no head, so KD has no logits of it: leave its weight"
+                f" {distill_loss_weight:g} out, or choose a teacher with the student's classes"
+            )
+        if not contrast_loss_weight:
+            raise ValueError(
+                f"teacher {self.teacher_name} has no head, and the contrast's weight is 0: nothing is left"
+            )
 
     def _tap_contrast(self, pooled: bool, wanted: Sequence[int] | None) -> None:
         """Choose the stages of both networks and build the maps between their channels."""
@@ -137,5 +153,5 @@ class DCCDTask(TermTask):
     TERMS: ClassVar[tuple[Term, ...]] = (
         *TermTask.TERMS,
         Term("contrast_loss", lambda task: task.contrast_loss_weight, _contrast_loss),
-        Term("difference_loss", lambda task: task.difference_loss_weight, _difference_loss),
+        Term("difference_loss", lambda task: task.difference_loss_weight, _difference_loss, reads_logits=True),
     )

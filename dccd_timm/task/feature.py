@@ -104,6 +104,8 @@ class FeatureTask(TermTask):
         task_weight = 1.0 if given.task_loss_weight is None else given.task_loss_weight
         own = Distillation(distill_loss_weight=weight, task_loss_weight=task_weight, warmup_epochs=given.warmup_epochs)
         super().__init__(student_model, teacher_model, criterion, None, own, inputs, **options)
+        if not self.has_logits and "logits" in METHODS[method].needs:
+            raise ValueError(f"teacher {self.teacher_name} has no head, and {method} reads its logits")
         self.method, self.feature_kwargs = _PROJECTIONS[method], dict(given.loss_kwargs or {})
         self._tap_stages(stages)
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dccd_timm.batch import check_view_major, fold_views
 from dccd_timm.losses import dist, dkd, kd, ls, wttm
 from dccd_timm.losses.contrast import check_choice
-from dccd_timm.models.taps import check_tappable, probe, single_head
-from dccd_timm.models.teacher import FrozenTeacher, check_classes, load_teacher
+from dccd_timm.models.frozen import FrozenTeacher
+from dccd_timm.models.taps import check_classifier, check_tappable, probe, single_head
+from dccd_timm.models.teacher import check_classes, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe.distil import Distil
 from dccd_timm.recipe.methods import LOGIT_LOSSES
@@ -25,22 +26,27 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"kl": kd, "ls": ls, "dkd": dkd, "dis
 
 
 class Answers(NamedTuple):
-    """What a step's loss is computed from: logits and maps of both networks on N view-major images, and targets."""
+    """What a step's loss is computed from: logits and maps of both networks on N view-major images, and targets.
+
+    A teacher without a head has logits [N, 0].
+    """
 
     target: Tensor  # [N] classes or [N, K] shares
     student: Float[Tensor, "N K"]
-    teacher: Float[Tensor, "N K"]
+    teacher: Float[Tensor, "N K_t"]
     student_maps: list[Tensor]
     teacher_maps: list[Float[Tensor, "N C H W"]]
 
 
 class Term(NamedTuple):
-    """One part of the loss: its name in the task's output, its weight, how it is computed, whether it warms up."""
+    """One part of the loss: its name in the task's output, its weight, how it is computed, whether it warms up, and
+    whether it reads the teacher's logits, so that it is off with a teacher that has none."""
 
     name: str
     weight: Callable[..., float]
     compute: Callable[..., Tensor]
     warms_up: bool = False
+    reads_logits: bool = False
 
 
 class Inputs(NamedTuple):
@@ -95,7 +101,8 @@ class TermTask(TappedTask):
     Args:
         student_model: timm model to train; two-headed distilled models answer with the mean of their heads.
         teacher_model: timm name, ``hf-hub:``/``local-dir:`` name or module; frozen here, for good. A teacher
-            with BatchNorm is copied with its norms folded into the convolutions.
+            with BatchNorm is copied with its norms folded into the convolutions. With one that has no head
+            (``num_classes`` 0) the terms that read its logits are off.
         criterion: classification loss; created from ``criterion_kwargs`` by timm when None.
         criterion_kwargs: arguments of timm's ``create_classification_loss``.
         distillation: the loss between logits, and weights.
@@ -119,12 +126,14 @@ class TermTask(TappedTask):
         super().__init__(**options)
         inputs = inputs or Inputs()
         check_tappable(student_model, "student")
+        check_classifier(student_model, "student")
         single_head(student_model)
         student_model.to(device=self.device, dtype=self.dtype)
         num_classes = as_timm(student_model).num_classes
         if isinstance(teacher_model, str):
-            teacher_model = load_teacher(teacher_model, num_classes=num_classes)
-        check_classes(teacher_model, num_classes)
+            teacher_model = load_teacher(teacher_model, num_classes=num_classes, any_classes=True)
+        if as_timm(teacher_model).num_classes:
+            check_classes(teacher_model, num_classes)
         config = resolve_input_data_config(student_model)
         self.input_size = tuple(inputs.size or config["input_size"])
         mean, std = inputs.mean or config["mean"], inputs.std or config["std"]
@@ -137,6 +146,18 @@ class TermTask(TappedTask):
         self.trainable_module = TappedStudent(student_model)
         self.criterion = resolve_classification_loss(criterion, self.device, criterion_kwargs=criterion_kwargs)
         self._set_distillation(distillation or Distillation())
+        if not self.has_logits and all(term.reads_logits for term in self.TERMS[1:]):
+            raise ValueError(f"teacher {self.teacher_name} has no head: its features alone are no loss between logits")
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the teacher gives logits, and not its features alone."""
+        return self.teacher.num_classes > 0
+
+    @property
+    def teacher_name(self) -> str:
+        """The teacher's network, for errors."""
+        return type(self.teacher.model).__name__
 
     def _set_distillation(self, distillation: Distillation) -> None:
         check_choice("loss_type", distillation.loss_type, tuple(LOSSES))
@@ -181,13 +202,13 @@ class TermTask(TappedTask):
     #: The parts of the loss, in the order of their sum; one of weight 0 is left out.
     TERMS: ClassVar[tuple[Term, ...]] = (
         Term("task_loss", lambda task: task.task_loss_weight, _task_loss),
-        Term("kd_loss", lambda task: task.distill_loss_weight, _kd_loss, warms_up=True),
+        Term("kd_loss", lambda task: task.distill_loss_weight, _kd_loss, warms_up=True, reads_logits=True),
     )
 
     @property
     def term_weights(self) -> dict[str, float]:
         """The weight of each part of the loss after the warm-up, by its name in what :meth:`forward` returns."""
-        weights = {term.name: term.weight(self) for term in self.TERMS}
+        weights = {term.name: term.weight(self) for term in self.TERMS if self.has_logits or not term.reads_logits}
         return {name: weight for name, weight in weights.items() if weight or name == "task_loss"}
 
     def set_progress(self, epochs: float) -> None:

@@ -5,7 +5,15 @@ import timm
 import torch
 from torch import nn
 
-from dccd_timm.models.taps import check_tappable, choose_stages, probe, single_head, tapped_forward
+from dccd_timm.models.taps import (
+    check_classifier,
+    check_tappable,
+    choose_stages,
+    probe,
+    single_head,
+    tapped_forward,
+    tapped_maps,
+)
 
 SHAPES = [(16, 16, 16), (32, 8, 8), (64, 4, 4), (128, 2, 2)]
 
@@ -56,8 +64,23 @@ def test_probing_leaves_the_mode_alone_and_explains_a_failure():
 def test_models_that_cannot_be_tapped():
     with pytest.raises(ValueError, match="teacher Linear has no forward_intermediates"):
         check_tappable(nn.Linear(2, 2), "teacher")
+    with pytest.raises(ValueError, match="teacher Linear has no get_classifier"):
+        check_classifier(nn.Linear(2, 2), "teacher")
     with pytest.raises(ValueError, match="no classifier"):
-        check_tappable(timm.create_model("resnet10t", num_classes=0), "student")
+        check_classifier(timm.create_model("resnet10t", num_classes=0), "student")
+
+
+def test_a_model_without_a_head_has_the_same_maps():
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=5, img_size=32).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        _, maps = tapped_forward(model, images, [0, 2])
+        shapes = probe(model, (3, 32, 32), "teacher")
+        model.reset_classifier(0)
+        alone = tapped_maps(model, images, [0, 2])
+    assert all(torch.equal(a, b) for a, b in zip(maps, alone, strict=True))
+    assert probe(model, (3, 32, 32), "teacher") == shapes
 
 
 def test_two_heads_answer_with_their_mean():

@@ -173,3 +173,28 @@ def test_the_batches_of_other_loaders():
     for views, labels in ((images[:, 0], torch.arange(4)), (images[:, :1], target), (images[:3, 0], target[:3])):
         with pytest.raises(ValueError, match=r"\[B, 2, C, H, W\]"):
             task()(views, labels)
+
+
+def test_a_teacher_without_a_head_leaves_task_loss_and_contrast():
+    whole, headless = resnet(1), copy.deepcopy(resnet(1))
+    headless.reset_classifier(0)
+    options = dict(input_size=(3, 64, 64), distill_loss_weight=0.0, difference_loss_weight=0.0)
+    torch.manual_seed(0)
+    known = DCCDTask(resnet(0), whole, nn.CrossEntropyLoss(), **options).train()(*batch())
+    torch.manual_seed(0)
+    task = DCCDTask(resnet(0), headless, nn.CrossEntropyLoss(), input_size=(3, 64, 64)).train()
+    found = task(*batch())
+    assert task.term_weights == {"task_loss": 1.0, "contrast_loss": 5.0}
+    assert found.keys() == known.keys() and torch.equal(found["loss"], known["loss"])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(distill_loss_weight=1.0), "has no head, so KD has no logits of it"),
+        (dict(contrast_loss_weight=0.0), "nothing is left"),
+    ],
+)
+def test_what_needs_the_head_of_a_teacher_without_one(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        DCCDTask(resnet(0), resnet(1, num_classes=0), nn.CrossEntropyLoss(), **kwargs)

@@ -82,3 +82,8 @@ def test_mistakes_are_one_line():
         make("magic")
     with pytest.raises(ValueError, match="stages"):
         make("sp", stages=[-9])
+
+
+def test_ofa_needs_a_teacher_with_a_head():
+    with pytest.raises(ValueError, match="has no head, and ofa reads its logits"):
+        FeatureTask(resnet(0), resnet(1, num_classes=0), "ofa")

@@ -74,3 +74,8 @@ def test_the_weight_of_distillation_rises_over_the_warm_up():
         out = copy.deepcopy(task)(*images)
         torch.testing.assert_close(out["loss"], out["task_loss"] + share * out["kd_loss"], rtol=1e-6, atol=1e-7)
     assert task.term_weights["kd_loss"] == 1  # what is shown is the weight that it rises to
+
+
+def test_a_loss_between_logits_alone_needs_a_teacher_with_a_head():
+    with pytest.raises(ValueError, match="has no head: its features alone are no loss between logits"):
+        TermTask(resnet(0), resnet(1, num_classes=0))
