@@ -79,7 +79,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         values = (values.astype(np.int64) + 128) // 257
     elif image.mode == "F" and low >= 0 and high <= 1:
         values = np.rint(values * 255)
-    elif not (low >= 0 and high <= 255):  # nor for NaN
+    elif not (low >= 0 and high <= 255) or (image.mode == "F" and high < 2):  # nor NaN, nor 0 ... 1 with a bit more
         raise OSError(f"grey values {low:g} ... {high:g}: convert it to 8 or 16 bits, or to floats 0 ... 1")
     return Image.fromarray(values.astype(np.uint8))
 

@@ -62,26 +62,43 @@ def steps(optimizer, module, count):
     for _ in range(count):
         loss = module(torch.randn(8, 3, 4, 4, generator=draw)).square().sum()
         optimizer.zero_grad()
-        loss.backward(create_graph=True)
+        loss.backward(create_graph=getattr(optimizer.optimizer, "is_second_order", False))
         optimizer.step()
 
 
-@pytest.mark.parametrize("arguments", [{}, {"update_each": 2}, {"n_samples": 2}])
-def test_adahessian_continues_with_the_numbers_that_it_would_have_drawn(arguments, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("adahessian", {}),
+        ("adahessian", {"update_each": 2}),
+        ("adahessian", {"n_samples": 2}),
+        ("lookahead_adahessian", {}),
+        ("kron", {}),
+        ("kron", {"deterministic": True}),
+        ("lookahead_kron", {"stochastic_weight_decay": True, "weight_decay": 0.1}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
+def test_an_optimizer_that_draws_continues_with_the_numbers_that_it_would_have_drawn(
+    name, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("timm.optim.kron.has_dynamo", False)  # it would compile for a minute
+
     def new():
         module = Classifier()
         with torch.no_grad():
             module.fc.weight.fill_(0.1), module.fc.bias.fill_(0.2)
         accelerator = Accelerator(cpu=True)
-        return module, accelerator.prepare(create_optimizer_v2(module, opt="adahessian", lr=0.1, **arguments))
+        return module, accelerator.prepare(create_optimizer_v2(module, opt=name, lr=0.1, **arguments))
 
     module, optimizer = new()
     steps(optimizer, module, 3)
     save_optimizer_extras(optimizer, tmp_path / "extras")
     weights, state = {k: v.clone() for k, v in module.state_dict().items()}, optimizer.state_dict()
-    state = torch.load(_saved(state, tmp_path))
+    state, drawn = torch.load(_saved(state, tmp_path)), torch.get_rng_state()
     steps(optimizer, module, 2)
     again, resumed = new()
+    torch.set_rng_state(drawn)  # which is part of a saved state
     again.load_state_dict(weights)
     resumed.load_state_dict(state)
     load_optimizer_extras(resumed, tmp_path / "extras")
