@@ -81,7 +81,9 @@ def test_grey_values_of_16_bits_and_floats_are_scaled(values, kind, wanted):
     assert np.array_equal(found, np.asarray(decode_pixels(encoded(picture, kind), wanted).rows))
 
 
-@pytest.mark.parametrize("values", [RAMP * 4000, RAMP - 0.5, RAMP * np.nan, RAMP * 1.01, (RAMP * 65535).astype(np.int32)])
+@pytest.mark.parametrize(
+    "values", [RAMP * 4000, RAMP - 0.5, RAMP * np.nan, RAMP * 1.01, (RAMP * 65535).astype(np.int32)]
+)
 def test_grey_values_of_no_known_range_are_not_read(values):
     data = encoded(Image.fromarray(values if values.dtype == np.int32 else values.astype(np.float32)), "TIFF")
     with pytest.raises(OSError, match=r"grey values \S+ ... \S+: convert it to 8 or 16 bits, or to floats 0 ... 1"):

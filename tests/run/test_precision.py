@@ -55,7 +55,9 @@ def loss_of(folder):
 
 
 @pytest.mark.parametrize("ema", [[], ["--model-ema", "--model-ema-decay", 0.5]], ids=["plain", "ema"])
-@pytest.mark.parametrize("method", ["none", "logit", "feature", "token", "dccd"])
+@pytest.mark.parametrize(
+    "method", ["none", "logit", "feature", "token", "dccd", "fitnet", "at", "sp", "rkd", "wkd", "ofa"]
+)
 def test_bfloat16_on_the_cpu(method, ema, images, teacher, tmp_path, fresh_accelerator):
     more = [] if method == "none" else ["--kd-model-name", f"local-dir:{teacher}", "--kd-distill-type", method, WEAK]
     more += DISTILLED.split() if method == "token" else []
