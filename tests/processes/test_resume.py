@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import ROOT, run_program, write_parquet
+from tests.conftest import ROOT, run_program, run_python, write_parquet
 from tests.programs.test_programs import assert_one_line
 
 
@@ -96,9 +96,8 @@ CUTS = {
 @pytest.mark.parametrize(("data", "processes"), CUTS)
 def test_cut_again_and_again_it_is_bitwise_the_same_student(data, processes, small, folders, tmp_path):
     flags = ["-b", 12 // processes, "--output", tmp_path / "out"]
-    whole = started(words(small, folders, data, *flags, "--experiment", "whole"), processes)
-    code, stderr = ended(whole)
-    assert code == 0, stderr
+    whole = run_python([ROOT / "train.py", *words(small, folders, data, *flags, "--experiment", "whole")], processes)
+    assert whole.returncode == 0, whole.stderr
     run = tmp_path / "out" / "cut"
     arguments = words(small, folders, data, *flags, "--experiment", "cut", "--resume", "auto")
     for cut in CUTS[data, processes]:
@@ -186,10 +185,9 @@ def test_another_number_of_processes_continues_with_a_warning(small, folders, tm
     run = tmp_path / "out" / "run"
     arguments = words(small, folders, "stream", "--epochs", 1)
     assert run_program(*arguments).returncode == 0
-    process = started([*arguments, "-b", 6, "--epochs", 2, "--resume", run], 2)
-    stderr = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, stderr
-    assert "saved by 1 processes and resumed by 2" in stderr
+    done = run_python([ROOT / "train.py", *arguments, "-b", 6, "--epochs", 2, "--resume", run], 2)
+    assert done.returncode == 0, done.stderr
+    assert "saved by 1 processes and resumed by 2" in done.stderr
 
 
 def test_two_runs_cannot_write_to_one_folder(small, folders, tmp_path):
