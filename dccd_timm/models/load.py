@@ -74,7 +74,7 @@ def create(name: str, role: str, **kwargs: Any) -> nn.Module:
     check_name(name, role)
     try:
         with _waiting(name, role, bool(kwargs.get("pretrained"))):
-            if kwargs.get("pretrained") and _must_download(name):
+            if kwargs.get("pretrained") and not kwargs.get("pretrained_cfg_overlay") and _must_download(name):
                 check_reachable(f"{role} {name}")
             model: object = timm.create_model(name, **kwargs)
         return _check_classifier(model, f"{role} {name}")

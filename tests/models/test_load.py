@@ -261,3 +261,11 @@ def test_without_a_network_a_download_is_given_up_in_seconds(name, monkeypatch, 
     with pytest.raises(UserError, match="returns NoneType"):  # as far as the copy in the cache
         create(name, "teacher", pretrained=True)
     assert cached and waited == [1.0]
+
+
+def test_weights_from_a_file_need_no_network(folder, monkeypatch):
+    monkeypatch.setattr(load, "check_reachable", lambda name: pytest.fail(f"{name} is looked for"))
+    weights = str(folder / "model.safetensors")
+    recipe = load_recipe(["--data-dir", "d", "--model", "test_resnet", "--pretrained-path", weights])
+    student, _ = build_student(recipe, 3)
+    assert student.num_classes == 3

@@ -100,7 +100,7 @@ def test_splits_whose_names_datasets_does_not_know_are_not_one(tmp_path, origin)
 def test_a_folder_that_datasets_converts_is_numbered_as_all(tmp_path, split, monkeypatch):
     """A part may lack classes; of a whole split, as from the Hub, those of other splits are none."""
     monkeypatch.setattr(hfds.Path, "exists", lambda path: False)  # so is one of the Hub
-    monkeypatch.setattr(hfds, "check_hub_name", lambda images: None)
+    monkeypatch.setattr(hfds, "check_data_folder", lambda images: None)
     write_pictures(tmp_path / "data" / "train", {"class1": 0, "class2": 1, "class10": 2})
     write_pictures(tmp_path / "data" / "test", {"class3": 0})
     source, pairs, _ = read(*flags_for("hfds", tmp_path / "data"), split=split)
