@@ -1,6 +1,7 @@
 """timm's optimizer and scheduler for a task's trainable module."""
 
 import difflib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.optim import SGD, Optimizer
 
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.recipe import Optim, Recipe
+
+_logger = logging.getLogger(__name__)
 
 # timm has no list of them.
 _SCHEDULERS = ("cosine", "tanh", "step", "constant", "multistep", "poly", "plateau", "wsd", "rsqrt", "none")
@@ -43,6 +46,10 @@ def build_optimizer(task: TrainingTask, optim: Optim, images: int) -> Optimizer:
     """
     trainable = task.get_trainable_module()
     assert trainable is not None
+    if "kron" in optim.opt.lower() and not torch.backends.opt_einsum.is_available():
+        _logger.warning(
+            "--opt %s takes gigabytes for one convolution without its package: pip install opt_einsum", optim.opt
+        )
     return _create_optimizer(trainable, optim, images)
 
 
