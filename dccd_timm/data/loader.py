@@ -1,7 +1,7 @@
 """Loaders of one rank: endless batches in training, which can be resumed at any; each image once in evaluation."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from dccd_timm.batch import Batch
 from dccd_timm.data.collate import SkipCounter, no_image
 from dccd_timm.data.device import ViewPreparer
+from dccd_timm.data.side_stream import side_stream
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.stream import Position, StreamStart
 from dccd_timm.errors import UserError
@@ -53,6 +54,9 @@ class TrainPosition:
 class TrainLoader:
     """Endless batches of one rank, on the device; ``batches_per_epoch`` of them are an epoch on every rank.
 
+    Where the device has streams, the next batch is read, copied and prepared on a second one before a batch is given.
+    What is drawn, saved and counted is the same as without.
+
     Args:
         source: the split.
         loader: endless, or one epoch each time it is iterated.
@@ -78,26 +82,51 @@ class TrainLoader:
         self.resumed = resumed
         self.source, self.loader, self.batches_per_epoch, self.prepare = source, loader, batches, prepare
         self.skips, self.position, self.num_classes = skips, position, num_classes
+        self.side = side_stream(prepare.device)
         self._batches: Generator[Batch] | None = None
         self._first: Batch | None = None
+        self._numbers = count(position.given)
 
     def peek(self) -> Batch:
         """The first batch, read ahead: bad data stops a run before it has written anything. It is not lost."""
         if self._first is None:
             self._batches = self._endless()
-            self._first = next(self._batches)
+            self._first = self._next(self.skips.check)
         return self._first
 
     def __iter__(self) -> Iterator[Batch]:
         batch = self.peek()
-        assert self._batches is not None
         while True:
             self.position.given += 1
             if batch.position is not None:
                 self.position.positions[batch.worker] = Position(**batch.position)
                 self.position.turn = (batch.worker + 1) % self.position.layout["workers"]
+            # not beyond the end of an epoch: the next one may begin without mixing
+            if self.side is None or self.position.given % self.batches_per_epoch == 0:
+                yield batch
+                batch = self._next(self.skips.check)
+                continue
+            read: list[Batch] = []
+            with self.side:
+                following = self._next(read.append)
             yield batch
+            self.side.join()
+            for (
+                other
+            ) in read:  # when their turn has come: a state that is saved before must not count what they skipped
+                self.skips.check(other)
+            batch = following
+
+    def _next(self, check: Callable[[Batch], None]) -> Batch:
+        """The next batch that has images, prepared; ``check`` gets each batch that is read for it."""
+        assert self._batches is not None
+        while True:
             batch = next(self._batches)
+            check(batch)
+            if len(batch.views):
+                if self._first is None and self.num_classes and self.source.shuffle_block:
+                    _warn_if_sorted(batch.target.tolist(), self.num_classes, self.source.shuffle_block)
+                return self.prepare(batch, next(self._numbers))
 
     def close(self) -> None:
         """End the workers. Left to the garbage collector, their queues may go first: each then takes 5 seconds."""
@@ -109,18 +138,15 @@ class TrainLoader:
         return self.position.state()
 
     def _endless(self) -> Generator[Batch]:
-        numbers = count(self.position.given)
+        """Batches as they are read, those without images too."""
         while True:
             given, since = False, 0  # images that were read and left out since the last one that was given
             for batch in self.loader:
                 if batch is None:  # a worker whose turn is over
                     continue
-                self.skips.check(batch)
+                yield batch
                 if len(batch.views):
-                    if self._first is None and self.num_classes and self.source.shuffle_block:
-                        _warn_if_sorted(batch.target.tolist(), self.num_classes, self.source.shuffle_block)
                     given, since = True, 0
-                    yield self.prepare(batch, next(numbers))
                     continue
                 # not the neighbours that were tried in their place
                 since += min(self.position.layout["batch_size"], sum(images for _, images in batch.skipped))
