@@ -38,11 +38,22 @@ def train_main(argv: Sequence[str] | None = None) -> None:
         _log_start()
         start_server_early(recipe)
         from dccd_timm.hub.publisher import HubPublisher  # torch, timm and datasets load only once the flags are right
-        from dccd_timm.run.train import train
 
-        train(recipe, HubPublisher(recipe))
+        if recipe.plan:
+            from dccd_timm.run.plan import print_plan
+
+            print_plan(recipe, HubPublisher(recipe))
+        else:
+            from dccd_timm.run.train import train
+
+            train(recipe, HubPublisher(recipe))
 
     guarded(run, argv)
+
+
+def plan_main(argv: Sequence[str] | None = None) -> None:
+    """Run dccd-timm plan: train.py with --plan."""
+    train_main([*(sys.argv[1:] if argv is None else argv), "--plan"])
 
 
 def validate_main(argv: Sequence[str] | None = None) -> None:
@@ -155,6 +166,7 @@ def report_main(argv: Sequence[str] | None = None) -> None:
 # Name -> program, and a phrase for --help
 _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train_main,
+    "plan": plan_main,
     "validate": validate_main,
     "push": push_main,
     "pull": pull_main,
@@ -162,6 +174,7 @@ _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 _PHRASES = {
     "train": "train a timm student, alone or distilled from a timm teacher",
+    "plan": "what such a training would take: memory, time, loader workers; takes train's options",
     "validate": "accuracy of a model on a data set, alone or beside its teacher",
     "push": "publish a finished run's student on the Hugging Face Hub",
     "pull": "download a published student",

@@ -111,7 +111,7 @@ def test_ctrl_c_while_a_program_imports_is_no_traceback(script, monkeypatch):
 def test_a_program_that_is_not_there_is_one_line(capsys):
     for words, hint in (
         (["trian"], "did you mean train?"),
-        (["plan"], "there are train, validate, push, pull, report"),
+        (["fly"], "there are train, plan, validate, push, pull, report"),
     ):
         with pytest.raises(SystemExit) as end:
             cli.main(words)
@@ -133,7 +133,7 @@ def test_what_cannot_be_pushed_is_one_line_before_the_hub_is_asked(tmp_path, cap
 def test_dccd_timm_alone_says_what_there_is(capsys):
     cli.main([])
     text = capsys.readouterr().out
-    assert all(f"\n  {name} " in text for name in ("train", "validate", "push", "pull", "report"))
+    assert all(f"\n  {name} " in text for name in ("train", "plan", "validate", "push", "pull", "report"))
 
 
 def test_the_public_names_are_there_when_asked_for():

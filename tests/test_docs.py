@@ -84,6 +84,8 @@ def test_commands_are_understood_by_their_programs(page, command, tmp_path, monk
     program, arguments = command
     if program == "dccd-timm" and arguments[0] in ("train", "validate"):
         program, arguments = f"dccd-{arguments[0]}", arguments[1:]
+    if (program, arguments[0]) == ("dccd-timm", "plan"):
+        program, arguments = "train.py", [*arguments[1:], "--plan"]
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for name in ("args.yaml", "recipe.yaml"):
         (tmp_path / name).write_text("")

@@ -68,7 +68,7 @@ def build_train_loader(
             "--dccd-view-period needs images with numbers, which come again in each epoch: timm's wds/ and tfds/ have"
             " none; read tars by hfids/, or drop it"
         )
-    batches = _batches_per_epoch(recipe, source, rank.world)
+    batches = batches_per_epoch(recipe, source, rank.world)
     reading = _train_reading(recipe, source, data_config, num_classes, rank)
     layout = dict(
         world=rank.world, batch_size=recipe.batch_size, seed=recipe.seed, images=source.num_samples, batches=batches
@@ -192,8 +192,12 @@ def _matching_position(state: SavedPosition | None, layout: dict[str, int]) -> T
     return None
 
 
-def _batches_per_epoch(recipe: Recipe, source: Source, world: int) -> int:
-    """Loader batches of one epoch: whole updates only, so that no update is short."""
+def batches_per_epoch(recipe: Recipe, source: Source, world: int) -> int:
+    """Loader batches of one epoch on each of ``world`` ranks: whole updates only, so that no update is short.
+
+    Raises:
+        UserError: when there are not enough images for one.
+    """
     if recipe.train_batches_per_epoch:
         batches = recipe.train_batches_per_epoch
         if batches % recipe.grad_accum_steps:

@@ -20,6 +20,7 @@ GROUPS = (
     "Run",
     "Hugging Face Hub",
     "Device and precision",
+    "Plan",
 )
 
 

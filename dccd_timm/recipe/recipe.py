@@ -8,12 +8,13 @@ from dccd_timm.recipe.device import Device
 from dccd_timm.recipe.distil import Distil
 from dccd_timm.recipe.hub import Hub
 from dccd_timm.recipe.optim import Optim
+from dccd_timm.recipe.plan import Plan
 from dccd_timm.recipe.run import Run
 from dccd_timm.recipe.student import Student
 
 
 @dataclass(frozen=True)
-class Recipe(Device, Hub, Run, Augment, Optim, Distil, Student, Data):
+class Recipe(Plan, Device, Hub, Run, Augment, Optim, Distil, Student, Data):
     """All settings of one training; made by :func:`dccd_timm.recipe.load_recipe`, which checks them together.
 
     A function asks for the part that it reads: ``Optim``, ``Data``, ``Hub`` ... The last base's fields come first in

@@ -54,7 +54,7 @@ def start_facts(
         evaluated=evaluation.counts if evaluation else None,
         has_logits=training.teacher is None or training.teacher.num_classes > 0,
         teacher_sees=training.teacher.conversions(training.data_config["input_size"]) if training.teacher else "",
-        gmacs=_gmacs(training),
+        gmacs=networks_gmacs(training),
         terms=term_weights(training.task),
         train=_split_facts(recipe, splits.train, recipe.train_split, num_classes),
         val=_split_facts(recipe, splits.val, recipe.val_split, None) if splits.val else None,
@@ -74,7 +74,7 @@ def _split_facts(recipe: Recipe, split: Source, name: str, num_classes: int | No
     return SplitFacts(place=place, images=split.num_samples, classes=classes, columns=split.columns)
 
 
-def _gmacs(training: Training) -> dict[str, float | None]:
+def networks_gmacs(training: Training) -> dict[str, float | None]:
     """Billions of multiply-accumulates of both networks for one image."""
     size = tuple(training.data_config["input_size"])
     costs = {"student": gmacs(training.student, size)}

@@ -95,13 +95,15 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def plain_copy(module: nn.Module) -> nn.Module:
+def plain_copy(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
     """A copy of the network itself, as timm builds it: without wrappers, and without accelerate's mixed precision.
+
+    ``memo`` is that of ``copy.deepcopy``: what takes the place of an object, by the object's id.
 
     ``Accelerator.prepare`` puts autocast into the network's own ``forward``. Its ``unwrap_model`` takes it out of the
     network that is being trained, and leaves a compiled one that cannot be called.
     """
-    plain = copy.deepcopy(unwrapped(module))
+    plain: nn.Module = copy.deepcopy(unwrapped(module), memo)
     if plain.__dict__.pop("_original_forward", None) is not None:
         plain.__dict__.pop("forward", None)  # the class's own forward comes to light again
     return plain

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dccd_timm.recipe import Augment, Data, Device, Distil, Hub, Optim, Recipe, Run, Student, load_recipe
+from dccd_timm.recipe.plan import Plan
 
 
 def test_a_recipe_is_frozen():
@@ -13,7 +14,7 @@ def test_a_recipe_is_frozen():
 
 
 def test_a_recipe_is_its_parts_and_no_field_stands_in_two():
-    parts = (Data, Student, Distil, Optim, Augment, Run, Hub, Device)
+    parts = (Data, Student, Distil, Optim, Augment, Run, Hub, Device, Plan)
     names = [f.name for part in parts for f in dataclasses.fields(part)]
     assert {f.name for f in dataclasses.fields(Recipe)} == set(names)
     # a student has one number of channels, which its images are read in

@@ -8,6 +8,7 @@ import pytest
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.option import option_of
+from dccd_timm.recipe.plan import Plan
 from dccd_timm.run.settings import (
     changes_score,
     describe_flags,
@@ -82,4 +83,4 @@ def test_the_optimizers_options_before_the_changes():
 
 def test_every_option_says_what_a_change_of_it_means():
     once = {f.name for f in dataclasses.fields(Recipe) if option_of(f).resume == "once"}
-    assert once == {"resume", "no_resume_opt", "start_epoch"}
+    assert once == {"resume", "no_resume_opt", "start_epoch", *(f.name for f in dataclasses.fields(Plan))}
