@@ -1,11 +1,14 @@
 """One pass over a split, on all ranks: metrics by timm's evaluator, answers and features of one network or several."""
 
+import contextlib
 import logging
+import random
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -123,7 +126,7 @@ def evaluate_together(
         skipped.update(batch.skipped)
         if not len(batch.views):
             continue
-        images = _images(batch, channels_last)
+        images = images_of(batch, channels_last)
         for member in members.values():
             member.update(images, batch.target, accelerator, with_features=count < feature_images)
         targets.append(batch.target)
@@ -144,7 +147,17 @@ def evaluate_together(
     )
 
 
-def _images(batch: Batch, channels_last: bool) -> Tensor:
+@contextlib.contextmanager
+def kept_random_states(device: torch.device) -> Iterator[None]:
+    """Leave the generators of the training as they were, whatever a reader of images draws."""
+    python, array = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    random.setstate(python)
+    np.random.set_state(array)
+
+
+def images_of(batch: Batch, channels_last: bool) -> Tensor:
     """The images [N, C, H, W] of a batch of one view."""
     images = batch.views[:, 0]
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images

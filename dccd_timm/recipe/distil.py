@@ -76,7 +76,15 @@ class Distil:
         "own",
         "the teacher's head; without it its features alone are used, by dccd (KD and difference are off) and the"
         " feature methods",
+        no_effect=(_NO_TEACHER, NoEffect(lambda v: v["kd_teacher_probe"] > 0, "kd_teacher_probe replaces the head")),
+    )
+    kd_teacher_probe: int = _kd(
+        0,
+        "first train a linear head on the teacher's features, for so many passes over them; it replaces the teacher's"
+        " own",
+        low=0,
         no_effect=(_NO_TEACHER,),
+        resume="refused",
     )
     kd_teacher_dtype: Literal["float32", "bfloat16", "float16"] | None = _kd(
         None,

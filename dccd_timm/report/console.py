@@ -101,6 +101,8 @@ def _network(network: NetworkReport, gmacs: float | None) -> str:
 
 def _teacher(teacher: NetworkReport, facts: StartFacts) -> str:
     text = _network(teacher, facts.gmacs.get("teacher"))
+    if teacher.head == "probe":
+        text += ", a linear head on its features"
     if not facts.has_logits:
         return f"{text}, no head: its features are used, and it is not evaluated"
     if facts.evaluated is None or teacher.top1 is None:

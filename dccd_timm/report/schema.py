@@ -56,9 +56,10 @@ class Origin(JsonDataclass):
 class NetworkReport(Origin):
     """The teacher, the student or its control; ``parameters_m`` in millions.
 
-    ``head`` is "none" for a teacher of which the features alone are used. ``loss``, ``top1`` and ``top5`` are None
-    without validation, ``agreement`` (the images to which it gives the teacher's class) without a teacher, ``start``
-    for a network whose first weights were random. ``label`` names a control.
+    ``head`` is "none" for a teacher of which the features alone are used, "probe" for one that got a linear head.
+    ``loss``, ``top1`` and ``top5`` are None without validation, ``agreement`` (the images to which it gives the
+    teacher's class) without a teacher, ``start`` for a network whose first weights were random. ``label`` names a
+    control.
     """
 
     method: str | None = None

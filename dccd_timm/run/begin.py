@@ -14,6 +14,7 @@ from dccd_timm.report.pictures import draw_views
 from dccd_timm.run.finish import add_metrics, hardware, student_report, teacher_report
 from dccd_timm.run.folder import clean_up, write_settings
 from dccd_timm.run.pieces import Splits, Training
+from dccd_timm.run.probe import write_probe
 from dccd_timm.run.resume import ResumePoint
 from dccd_timm.run.teacher import write_evaluation
 from dccd_timm.task.build import term_weights
@@ -31,6 +32,7 @@ def begin_run(
         clean_up(folder)
         resumed = point.state is not None
         write_settings(folder, recipe, point.history, resumed)
+        write_probe(training.teacher_probe, folder)
         write_evaluation(training, folder)
         if not resumed:
             batch, config = training.loader.peek(), training.data_config

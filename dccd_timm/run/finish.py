@@ -148,7 +148,7 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
     model = training.teacher.model
     source = origin(recipe.kd_model_name, model, pretrained=not recipe.kd_teacher_checkpoint)
     network = _describe(recipe.kd_model_name, model, training.teacher.num_parameters)
-    network.head = None if training.teacher.num_classes else "none"
+    network.head = "probe" if recipe.kd_teacher_probe else None if training.teacher.num_classes else "none"
     return NetworkReport.from_json(source | network.to_json())
 
 

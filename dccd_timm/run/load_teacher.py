@@ -9,6 +9,7 @@ from torch import nn
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.models.classes import class_names
 from dccd_timm.models.frozen import FrozenTeacher
+from dccd_timm.models.probed import check_pools
 from dccd_timm.models.teacher import check_classes, drop_head, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
@@ -23,6 +24,8 @@ def load_run_teacher(
 ) -> nn.Module | None:
     """The teacher of a recipe, which answers in the order of the classes ``names``, or has no head; None without one.
 
+    It has none where ``--kd-teacher-probe`` gives it another one.
+
     ``main`` is the recipe of the run that a control belongs to: both have the same teacher.
 
     Raises:
@@ -33,6 +36,9 @@ def load_run_teacher(
         return None
     role = "teacher (--kd-model-name)"
     teacher = load_teacher(name, recipe.kd_teacher_checkpoint, num_classes, role, any_classes=True)
+    if recipe.kd_teacher_probe:
+        check_pools(teacher, name)
+        return drop_head(teacher, name) if as_timm(teacher).num_classes else teacher
     if as_timm(teacher).num_classes == num_classes and recipe.kd_teacher_head == "own":
         number_network(teacher, class_names(teacher, recipe.kd_teacher_checkpoint), names, f"teacher {name}")
         return teacher

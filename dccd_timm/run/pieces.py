@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -27,6 +28,7 @@ from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.run.classes import number_split, number_student
 from dccd_timm.run.export import check_own_network
 from dccd_timm.run.load_teacher import evaluated_teacher, load_run_teacher
+from dccd_timm.run.probe import Probe, find_probe
 from dccd_timm.task.build import build_task, teacher_of
 
 _logger = logging.getLogger(__name__)
@@ -59,8 +61,9 @@ def open_splits(recipe: Recipe) -> Splits:
 class Training:
     """What one training is made of.
 
-    ``teacher`` takes the student's images; ``teacher_weights`` is a hash of its weights, ``teacher_evaluation`` its
-    validation before the training, and ``teacher_key`` what that depends on, empty when it is kept already.
+    ``teacher`` takes the student's images; ``teacher_weights`` is a hash of its weights, ``teacher_probe`` the head
+    that it got, if any, ``teacher_evaluation`` its validation before the training, and ``teacher_key`` what that
+    depends on, empty when it is kept already.
     """
 
     student: nn.Module
@@ -72,6 +75,7 @@ class Training:
     loader: TrainLoader
     val: EvalLoader | None
     teacher_weights: str = ""
+    teacher_probe: Probe | None = None
     teacher_evaluation: Evaluation | None = None
     teacher_key: str = ""
 
@@ -83,11 +87,12 @@ def build_training(
     start_epoch: int,
     position: SavedPosition | None,
     main: Recipe | None = None,
+    folder: Path | None = None,
 ) -> Training:
     """Build all that a wrong setting can break, before anything is written.
 
     ``position`` is that of the data of a saved state, None to begin with an epoch; ``main`` is the recipe of the run
-    that a control belongs to.
+    that a control belongs to, ``folder`` that of the run, which may have the teacher's probe.
 
     Raises:
         UserError: for every pair, data or setting that cannot work.
@@ -97,13 +102,17 @@ def build_training(
     student, data_config = _build_student(recipe, splits.train.names)
     num_classes = as_timm(student).num_classes
     teacher = load_run_teacher(recipe, num_classes, splits.train.names, main)
-    teacher_weights = hash_weights(teacher) if teacher is not None and splits.val is not None else ""
-    student = share_batch_norms(student, recipe, accelerator.num_processes, device)
-    dtype = teacher_dtype(recipe, accelerator)
-    task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
-    optimizer = _prepare(recipe, task, accelerator)
     prepare_worker = worker_preparation(recipe.device_modules)
     rank = Rank(device, accelerator.process_index, accelerator.num_processes, prepare_worker)
+    dtype, probe = teacher_dtype(recipe, accelerator), None
+    if teacher is not None and recipe.kd_teacher_probe:
+        frozen = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
+        probe = find_probe(recipe, splits.train, frozen, data_config, num_classes, rank, accelerator, folder)
+        teacher = probe.on(teacher)
+    teacher_weights = hash_weights(teacher) if teacher is not None and splits.val is not None else ""
+    student = share_batch_norms(student, recipe, accelerator.num_processes, device)
+    task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
+    optimizer = _prepare(recipe, task, accelerator)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
     val = None
     if splits.val is not None:
@@ -113,7 +122,7 @@ def build_training(
     evaluated = teacher_of(task)
     if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
         evaluated = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
-    return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights)
+    return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights, probe)
 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:

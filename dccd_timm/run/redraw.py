@@ -26,6 +26,7 @@ from dccd_timm.report.schema import NetworkReport, Report
 from dccd_timm.run.classes import number_network, number_split_for
 from dccd_timm.run.finish import control_report, load_exported, write_report
 from dccd_timm.run.load_teacher import evaluated_teacher, load_run_teacher
+from dccd_timm.run.probe import read_probe
 from dccd_timm.run.publisher import Publisher
 
 
@@ -88,6 +89,8 @@ def _evaluate(
     number_split_for(student, names, split, f"split {recipe.val_split}")
     networks = {"student": student}  # the others adapt the images to the normalisation and size of their models
     if (teacher := load_run_teacher(recipe, num_classes, names or split.names)) is not None:
+        if (probe := read_probe(folder)) is not None:
+            teacher = probe.on(teacher)
         networks["teacher"] = evaluated_teacher(recipe, teacher, config).to(accelerator.device)
     if control_run:
         control = load_exported(control_run / "best", accelerator)

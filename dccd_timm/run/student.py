@@ -41,7 +41,7 @@ def train_student(
     point = find_resume_point(recipe, folder, accelerator)
     if point.state is not None:
         number_resumed(splits.train, splits.val, point.class_names(folder), folder)
-    training = build_training(recipe, splits, accelerator, point.start.epoch, point.position, main)
+    training = build_training(recipe, splits, accelerator, point.start.epoch, point.position, main, folder)
     if point.start.epoch >= training.schedule.num_epochs and Report.read(folder):
         raise UserError(f"{folder} is trained already, for {point.start.epoch} epochs: raise --epochs to continue")
     point.check_epochs(training.schedule.num_epochs)

@@ -1,15 +1,11 @@
 """The teacher on the validation split, before it teaches: evaluated once for a run, its resumes and its control."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
-import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -19,13 +15,14 @@ from torch import nn
 
 from dccd_timm.atomic import write_with
 from dccd_timm.data.sources import Source
-from dccd_timm.engine.evaluate import Evaluation, evaluate_together
+from dccd_timm.engine.evaluate import Evaluation, evaluate_together, kept_random_states
 from dccd_timm.errors import UserError, logged_failure
 from dccd_timm.models.student import started_from
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.evidence import FEATURE_IMAGES
 from dccd_timm.run.pieces import Splits, Training
+from dccd_timm.run.versions import version_of
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +52,7 @@ def evaluate_teacher(
         networks: dict[str, nn.Module] = {_NAME: training.teacher}
         if not resumed and started_from(recipe, training.student):
             networks["student"] = training.student
-        with _kept_random_states(accelerator.device):
+        with kept_random_states(accelerator.device):
             found = evaluate_together(
                 networks, training.val, accelerator, training.task.create_evaluator, recipe.channels_last,
                 feature_images=FEATURE_IMAGES,
@@ -69,16 +66,6 @@ def evaluate_teacher(
     fault = _fault(training.teacher_evaluation, as_timm(training.student).num_classes, student_top1)
     if fault:
         _refuse(recipe, training.teacher_evaluation, fault, accelerator)
-
-
-@contextlib.contextmanager
-def _kept_random_states(device: torch.device) -> Iterator[None]:
-    """Leave the generators of the training as they were, whatever a reader of images draws."""
-    python, array = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    random.setstate(python)
-    np.random.set_state(array)
 
 
 def write_evaluation(training: Training, folder: Path) -> None:
@@ -139,18 +126,9 @@ def _key(recipe: Recipe, split: Source, training: Training, accelerator: Acceler
         (split.num_samples, split.names, split.indices, split.columns),
         (recipe.dataset, recipe.dataset_revision, recipe.val_split, recipe.input_img_mode),
         (accelerator.num_processes, training.val.batch_size, recipe.workers),
-        *map(_version, split.paths()),
+        *map(version_of, split.paths()),
     ]
     return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
-
-
-def _version(path: str) -> str:
-    """A file with what changes when it is written again; an address as it is."""
-    try:
-        stat = Path(path).stat()
-    except (OSError, ValueError):
-        return path
-    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _read(folder: Path, key: str) -> Evaluation | None:

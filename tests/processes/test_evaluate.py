@@ -53,3 +53,31 @@ def test_the_numbers_do_not_depend_on_the_number_of_processes(processes):
     assert counts == {"images": 11, "skipped": 3}
     assert found[6] == {"images": 5 if processes == 2 else 3, "skipped": 1 + 2 * processes}
     assert found[4] == 3  # features are those of the first images of rank 0
+
+
+PROBE = """
+import json, torch
+from accelerate import Accelerator
+from dccd_timm.engine.probe import train_probe
+torch.set_num_threads(1)
+accelerator = Accelerator(cpu=True)
+torch.manual_seed(0)
+features, target = torch.randn(23, 4) * torch.tensor([1, 5, 0.1, 2]), torch.arange(23) % 3
+own = slice(accelerator.process_index, None, accelerator.num_processes)
+weight, bias = train_probe(features[own], target[own], 3, 40, accelerator)
+if accelerator.is_main_process:
+    print(json.dumps([accelerator.num_processes, weight.flatten().tolist() + bias.tolist()]))
+accelerator.end_training()
+"""
+
+
+def test_a_linear_head_is_that_of_all_processes_images():
+    found = []
+    for processes in (1, 2):
+        done = run_python(["-c", PROBE], processes)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        assert found[-1][0] == processes
+    assert found[1][1] == pytest.approx(
+        found[0][1], rel=2e-3, abs=1e-3
+    )  # float32 sums in another order, 40 steps later

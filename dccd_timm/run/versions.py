@@ -1,0 +1,12 @@
+"""Files that a result of a run depends on, with what changes when they are written again."""
+
+from pathlib import Path
+
+
+def version_of(path: str) -> str:
+    """A file with its size and time; an address as it is."""
+    try:
+        stat = Path(path).stat()
+    except (OSError, ValueError):
+        return path
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"

@@ -1,0 +1,10 @@
+"""What changes when a file is written again."""
+
+from dccd_timm.run.versions import version_of
+
+
+def test_a_file_has_its_size_and_an_address_stays(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert version_of(str(path)).startswith(f"{path} 3 ")
+    assert version_of("hf://a/b") == "hf://a/b"
