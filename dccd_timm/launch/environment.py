@@ -64,7 +64,8 @@ def _described() -> str:
 
 @contextlib.contextmanager
 def waiting_for_ranks(world: int) -> Iterator[None]:
-    """Around the forming of the group: after 10 s, say once on each machine whom this rank waits for.
+    """Around the forming of the group: after 10 s, say once on each machine whom this rank waits for; after 30 s every
+    rank says it, since another job may have left LOCAL_RANK too.
 
     torch waits in C++, where Python's Ctrl-C does not come through; here it ends the process.
     """
@@ -73,16 +74,16 @@ def waiting_for_ranks(world: int) -> Iterator[None]:
         return
     rank = os.environ["RANK"]
     others = f"the other {world - 1} of {world} processes" if rank == "0" else "rank 0 and the others"
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     timer = threading.Timer(
-        _WAIT,
+        _WAIT if is_first else 3 * _WAIT,
         _logger.warning,
         ("rank %s waits for %s (%s in the environment): %s; Ctrl-C ends it", rank, others, _described(), _LEFT_OVER),
     )
     timer.daemon = True
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main else None
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        timer.start()
+    timer.start()
     try:
         yield
     finally:

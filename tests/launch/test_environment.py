@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from dccd_timm.errors import UserError
+from dccd_timm.launch import environment
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.environment import check_accelerate, check_ranks
 from dccd_timm.recipe import load_recipe
@@ -101,6 +103,7 @@ def test_without_a_flag_the_environment_holds(fresh_accelerator, monkeypatch, ca
 WAITING = """
 from dccd_timm.launch import environment
 environment._WAIT = 0.5
+from dccd_timm.launch import environment
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.recipe import load_recipe
 start_accelerator(load_recipe(["--device", "cpu"]))
@@ -108,6 +111,18 @@ start_accelerator(load_recipe(["--device", "cpu"]))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("local", ["0", "1"])
+def test_a_rank_that_waits_alone_says_so_whatever_its_number_on_the_machine(local, monkeypatch, caplog):
+    """Another job may have left LOCAL_RANK too; in a group the first rank of each machine says it, and the others late."""
+    set_all(monkeypatch, f"WORLD_SIZE=2 RANK=1 LOCAL_RANK={local}")
+    monkeypatch.setattr(environment, "_WAIT", 0.1)
+    with environment.waiting_for_ranks(2):
+        time.sleep(0.2)
+        assert bool(caplog.messages) is (local == "0")
+        time.sleep(0.2)
+    assert len(caplog.messages) == 1 and "rank 1 waits for rank 0 and the others" in caplog.text
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_waits_says_for_whom_and_ctrl_c_ends_it(rank):
     with socket.socket() as free:
