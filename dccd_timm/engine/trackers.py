@@ -21,7 +21,8 @@ def start_trackers(accelerator: Accelerator, recipe: Recipe, folder: Path) -> No
     if recipe.log_with == "none":
         return
     known = _previous_run(folder)
-    own_name = f"{folder.parent.name}-control" if folder.name == "control" else folder.name
+    is_control = (folder.parent / "args.yaml").is_file()
+    own_name = f"{folder.parent.name}-{folder.name}" if is_control else folder.name
     options: dict[str, object] = {}
     if recipe.log_with == "wandb":
         options = {"name": own_name, "tags": list(recipe.wandb_tags), "dir": str(folder)}

@@ -130,8 +130,10 @@ class Card:
         if control is None or control.top1 is None or self.student.top1 is None:
             return None
         points = f"{self.student.top1 - control.top1:+.2f} points over"
-        method = METHODS.get(self.settings.get("dccd_control") or "")
-        if method and control.label == method.student_label(self.report.loss_type):  # no run given by --against
+        methods = self.settings.get("dccd_control") or ()
+        named = [methods] if isinstance(methods, str) else methods  # a name in runs of older versions
+        labels = [METHODS[name].student_label(self.report.loss_type) for name in named if name in METHODS]
+        if control.label in labels:  # no run given by --against
             return f"{points} the {control.label} with the same seed, steps and views"
         return f"{points} {control.label or 'the control'}"
 
@@ -255,11 +257,12 @@ class Card:
     def _rows(self) -> list[tuple[str, NetworkReport, Channels | None]]:
         """Rows of the table: label, network, and what is known of its channels."""
         channels, control = self.report.redundancy, self.report.control
-        rows = [
+        rows: list[tuple[str, NetworkReport | None, Channels | None]] = [
             ("teacher", self.teacher, channels.teacher if channels else None),
             ("**student**", self.student, channels.student if channels else None),
             ((control and control.label) or "control", control, channels.control if channels else None),
         ]
+        rows += [(network.label or "control", network, None) for network in self.report.further_controls]
         return [(label, network, rank) for label, network, rank in rows if network and network.top1 is not None]
 
 

@@ -18,7 +18,7 @@ _DISK_MESSAGES = ("PytorchStreamWriter", "inline_container", "No space left", "f
 
 def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -> str | None:
     """One line for an error of the user's or the machine's, None for a bug."""
-    saved = isinstance(settings, Recipe) and any((run / "state").is_dir() for run in (folder, folder / "control"))
+    saved = isinstance(settings, Recipe) and any((run / "state").is_dir() for run in (folder, *folder.glob("control*")))
     resume = f"resume with --resume {shlex.quote(str(folder))}" if saved else START_AGAIN
     if isinstance(error, UserError):
         return re.sub(f"{START_AGAIN}$", lambda _: resume, str(error))

@@ -20,7 +20,7 @@ def coerce(spec: Field[Any], value: Any) -> Any:
     kind, declared = kind_of(spec), option_of(spec)
     if kind.optional and value in (None, ""):  # an empty text is how the command line unsets what a recipe sets
         return None
-    if value is None:
+    if value is None or (kind.many and value == [""]):
         value = default_of(spec)
     if kind.base is dict:
         return _mapping(value)

@@ -13,9 +13,9 @@ _dccd = partial(option, group="DCCD")
 
 
 def _unless(methods: Iterable[Method], reason: str) -> NoEffect:
-    """No effect while neither the run's method nor its control is one of ``methods``."""
+    """No effect while neither the run's method nor a control is one of ``methods``."""
     names = {method.name for method in methods}
-    return NoEffect(lambda v: not names & {v["kd_distill_type"], v["dccd_control"]}, reason)
+    return NoEffect(lambda v: not names & {v["kd_distill_type"], *v["dccd_control"]}, reason)
 
 
 def _only(name: str) -> NoEffect:
@@ -227,9 +227,10 @@ class Distil:
         count=2,
         no_effect=(_NOT_DCCD, _NO_DIFFERENCE),
     )
-    dccd_control: str | None = _dccd(
-        None,
-        "also train the same student this way (same seed, steps, views) and compare",
+    dccd_control: tuple[str, ...] = _dccd(
+        (),
+        "also train the same student by these methods (same seed, steps, views) and compare; the gain is that over the"
+        " first",
         choices=tuple(name for name in METHODS if name != "dccd"),
         resume="free",
     )

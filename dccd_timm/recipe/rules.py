@@ -79,13 +79,16 @@ def _of_method(recipe: Recipe) -> Iterator[str]:
         yield f"kd_teacher_checkpoint goes with a plain timm name; {recipe.kd_model_name} brings its own weights"
     if recipe.kd_teacher_head == "drop":
         yield from _of_headless_teacher(recipe)
-    if method.distills and recipe.dccd_control == method.name:
+    if len(set(recipe.dccd_control)) < len(recipe.dccd_control):
+        yield f"dccd_control names a method twice: {' '.join(recipe.dccd_control)}"
+    if method.distills and method.name in recipe.dccd_control:
         yield f"dccd_control {method.name} is the method itself: choose another one to compare with"
 
 
 def _of_headless_teacher(recipe: Recipe) -> Iterator[str]:
-    for name, value in (("kd_distill_type", recipe.kd_distill_type), ("dccd_control", recipe.dccd_control)):
-        if value and value != "dccd" and "logits" in METHODS[value].needs:
+    controls = [("dccd_control", control) for control in recipe.dccd_control]
+    for name, value in (("kd_distill_type", recipe.kd_distill_type), *controls):
+        if value != "dccd" and "logits" in METHODS[value].needs:
             yield f"kd_teacher_head drop takes away the logits that {name} {value} reads: choose another method"
     if recipe.kd_distill_type == "dccd" and recipe.distill_loss_weight:
         yield f"kd_teacher_head drop leaves KD no logits: drop distill_loss_weight {recipe.distill_loss_weight:g}"

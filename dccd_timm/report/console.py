@@ -136,9 +136,10 @@ def epoch_line(
 
 
 def closing_table(report: Report, control: str = "control") -> str:
-    """Teacher, student and control side by side, which is called so; the report's numbers are those of a validation."""
+    """Teacher, student and ``control`` side by side, which are called so; their numbers are those of a validation."""
     rows: list[tuple[str, ...]] = [("", "parameters", "top-1", "top-5", "agrees with teacher")]
-    for role, network in (("teacher", report.teacher), ("student", report.student), (control, report.control)):
+    controls = [(control, network) for network in report.controls]
+    for role, network in (("teacher", report.teacher), ("student", report.student), *controls):
         if network:
             name = f"{network.name}, {network.method}" if network.method else network.name
             percents = ("" if v is None else f"{v:.2f} %" for v in (network.top1, network.top5, network.agreement))
@@ -158,7 +159,8 @@ def print_closing(folder: Path, report: Report, settings: Mapping[str, object] |
     control = report.control
     if lines and control and control.top1 is not None and report.student.top1 is not None:
         gain = report.student.top1 - control.top1
-        lines.append(f"  gain {gain:+.2f} points of top-1 over the control")
+        which = f" ({control.method})" if report.further_controls else ""
+        lines.append(f"  gain {gain:+.2f} points of top-1 over the control{which}")
     if lines and report.splits and (split := report.splits.validation):
         missing = f", {split.skipped} more could not be read" if split.skipped else ""
         lines.append(f"  evaluated on {split.images} images of the split {split.name}{missing}")

@@ -117,9 +117,10 @@ def draw_views(
 
 
 def draw_comparison(plt: ModuleType, evidence: Evidence) -> "Figure | None":
-    """Top-1 and agreement with the teacher as bars: teacher, student and control."""
+    """Top-1 and agreement with the teacher as bars: teacher, student and controls."""
     report = evidence.report
     roles = {"teacher": report.teacher, "student": report.student, "control": report.control}
+    roles |= {plain(network.label or "control"): network for network in report.further_controls}
     networks = {role: network for role, network in roles.items() if network and network.top1 is not None}
     if "student" not in networks or len(networks) == 1:
         return None
@@ -133,7 +134,12 @@ def draw_comparison(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     for axis, (what, values) in zip(axes[0], panels.items(), strict=True):
         for role, value in values.items():
             if value is not None:
-                axis.bar_label(axis.barh(rows[role], value, color=ROLES[role]), fmt="%.2f", padding=3, fontsize=9)
+                axis.bar_label(
+                    axis.barh(rows[role], value, color=ROLES.get(role, ROLES["control"])),
+                    fmt="%.2f",
+                    padding=3,
+                    fontsize=9,
+                )
         axis.set(xlim=(0, 115), xticks=range(0, 101, 25), xlabel=what)
         axis.grid(axis="y", visible=False)
     labels = {"student": METHODS[report.method].student_label(report.loss_type)}

@@ -188,7 +188,8 @@ class Report(JsonDataclass):
     weights ``best/`` holds, ``complete`` is false while the training runs. ``seconds``, ``skipped_updates``,
     ``skipped_images`` and ``skipped_first`` (names of the first of them) are those of the whole training, resumes
     and both ``splits`` included, as are ``images_seen`` (an image counts each time that it was trained on) and
-    ``views_seen``, their augmented views. ``changes`` are settings that resumes changed.
+    ``views_seen``, their augmented views. ``changes`` are settings that resumes changed. The
+    gain is that over ``control``; ``further_controls`` are shown beside it.
     """
 
     method: str = "none"
@@ -211,9 +212,15 @@ class Report(JsonDataclass):
     student: NetworkReport = field(default_factory=NetworkReport)
     teacher: NetworkReport | None = _optional()
     control: NetworkReport | None = _optional()
+    further_controls: list[NetworkReport] = field(default_factory=list)
     hardware: Hardware | None = _optional()
     redundancy: Redundancy | None = _optional()
     classes: Classes | None = _optional()
+
+    @property
+    def controls(self) -> list[NetworkReport]:
+        """All controls, that of the gain first."""
+        return [*([self.control] if self.control else []), *self.further_controls]
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:

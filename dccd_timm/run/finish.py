@@ -3,6 +3,7 @@
 import copy
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,17 +48,19 @@ def finish(
     folder: Path,
     accelerator: Accelerator,
     report: Report,
-    control: Report | None,
+    controls: Sequence[Report],
     publisher: Publisher,
 ) -> Report:
-    """Evaluate the exported best student, reloaded by timm alone, beside its teacher and its control (``control`` is
-    that run's report); complete ``report`` and write it with pictures and card."""
+    """Evaluate the exported best student, reloaded by timm alone, beside its teacher and its first control
+    (``controls`` are the reports of all); complete ``report`` and write it with pictures and card."""
     accelerator.wait_for_everyone()
     student = load_exported(folder / "best", accelerator)
     networks: dict[str, nn.Module] = {"student": student}
     if training.teacher is not None:
         networks["teacher"] = training.teacher
-    report.control = control_report(control, report)
+    report.control = control_report(controls[0], report) if controls else None
+    further = [control_report(control, report) for control in controls[1:]]
+    report.further_controls = [control for control in further if control]
     if report.control:
         networks["control"] = load_exported(folder / "control" / "best", accelerator)
     evaluation = None
@@ -152,10 +155,8 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
     return NetworkReport.from_json(source | network.to_json())
 
 
-def control_report(control: Report | None, report: Report) -> NetworkReport | None:
+def control_report(control: Report, report: Report) -> NetworkReport | None:
     """The student of a control run, for another run's ``report``; None where both were not trained alike."""
-    if control is None:
-        return None
     if difference := _difference(control, report):
         _logger.warning("the student is not compared with its control: %s", difference)
         return None

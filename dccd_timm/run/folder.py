@@ -139,14 +139,20 @@ class UntrainedFolder:
                 parent.rmdir()
 
 
+def control_folder(run: Path, recipe: Recipe, method: str) -> Path:
+    """The folder of the control by this ``method`` in that of its run: control/ for the first, of which the gain is
+    measured, control-METHOD/ for others."""
+    return run / ("control" if method == recipe.dccd_control[0] else f"control-{method}")
+
+
 def existing_parent(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def saved_states(run: Path) -> bool:
-    """Whether a run, or its control, has saved where it is."""
-    return any((folder / "state").is_dir() for folder in (run, run / "control"))
+    """Whether a run, or a control of it, has saved where it is."""
+    return any((folder / "state").is_dir() for folder in (run, *run.glob("control*")))
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -177,9 +183,9 @@ def _launcher() -> str:
 
 def _folder_of_last_attempt(output: Path) -> Path | None:
     """The folder that an earlier attempt of this launcher wrote to."""
-    for lock_file in (*output.glob(f"*/{_LOCK}"), *output.glob(f"*/control/{_LOCK}")):
+    for lock_file in (*output.glob(f"*/{_LOCK}"), *output.glob(f"*/control*/{_LOCK}")):
         if lock_file.read_text() == _launcher():
-            return lock_file.parent.parent if lock_file.parent.name == "control" else lock_file.parent
+            return lock_file.parent if lock_file.parent.parent == output else lock_file.parent.parent
     return None
 
 

@@ -45,7 +45,7 @@ def redraw(
     recipe = dataclasses.replace(recipe, device_modules=tuple(modules) or recipe.device_modules, log_with="none")
     control_run = against or folder / "control"
     if against is not None:
-        report.control = _other_student(recipe, folder, against)
+        report.control, report.further_controls = _other_student(recipe, folder, against), []
     elif control := Report.read(control_run):
         report.control = control_report(control, report)
     accelerator = start_accelerator(recipe)

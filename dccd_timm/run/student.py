@@ -1,5 +1,6 @@
 """One student from its recipe to its report: build, resume, train, evaluate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -28,10 +29,10 @@ def train_student(
     accelerator: Accelerator,
     publisher: Publisher,
     untrained: UntrainedFolder,
-    control: Report | None = None,
+    controls: Sequence[Report] = (),
     main: Recipe | None = None,
 ) -> Report:
-    """Train one student into ``folder``; ``control`` is the report of the run that it is compared with.
+    """Train one student into ``folder``; ``controls`` are the reports of those that it is compared with.
 
     A control itself lies in the folder of the run that it belongs to, whose recipe is ``main``.
     """
@@ -67,6 +68,6 @@ def train_student(
     ):  # fmt: skip
         after_epoch.handle(progress)
     stop_trackers(accelerator, folder)
-    report = finish(recipe, splits, training, folder, accelerator, after_epoch.end_training(), control, publisher)
+    report = finish(recipe, splits, training, folder, accelerator, after_epoch.end_training(), controls, publisher)
     lock.release()
     return report

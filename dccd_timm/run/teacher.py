@@ -132,8 +132,8 @@ def _key(recipe: Recipe, split: Source, training: Training, accelerator: Acceler
 
 
 def _read(folder: Path, key: str) -> Evaluation | None:
-    """What the run in ``folder`` kept under this ``key``, or its control."""
-    for path in (folder / EVALUATION, folder / "control" / EVALUATION):
+    """What the run in ``folder`` kept under this ``key``, or its first control, or that of a run that it belongs to."""
+    for path in (folder / EVALUATION, folder / "control" / EVALUATION, folder.parent / "control" / EVALUATION):
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 texts = file.metadata() or {}

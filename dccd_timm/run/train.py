@@ -15,7 +15,7 @@ from dccd_timm.launch.ranks import all_together
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.rules import advice
 from dccd_timm.report.schema import Report
-from dccd_timm.run.folder import UntrainedFolder, choose_folder, restarted
+from dccd_timm.run.folder import UntrainedFolder, choose_folder, control_folder, restarted
 from dccd_timm.run.pieces import Splits, open_splits
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 def train(recipe: Recipe, publisher: Publisher) -> Report:
-    """Train as the recipe says, first the control run if it names one.
+    """Train as the recipe says, first the controls that it names.
 
     Raises:
         UserError: for every mistake of settings, data or surroundings.
@@ -42,8 +42,11 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
         if recipe.resume:  # before a control goes on in vain
             refuse_changes(find_changes(read_settings(folder), recipe), recipe)
         splits = open_splits(recipe)
-        control = train_control(recipe, splits, folder / "control", accelerator, publisher, untrained)
-        report = train_student(recipe, splits, folder, accelerator, publisher, untrained, control)
+        controls = [
+            train_control(recipe, method, splits, folder, accelerator, publisher, untrained)
+            for method in recipe.dccd_control
+        ]
+        report = train_student(recipe, splits, folder, accelerator, publisher, untrained, controls)
         accelerator.free_memory()
         gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
         accelerator.end_training()
@@ -54,21 +57,22 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
 
 def train_control(
     recipe: Recipe,
+    method: str,
     splits: Splits,
-    folder: Path,
+    run: Path,
     accelerator: Accelerator,
     publisher: Publisher,
     untrained: UntrainedFolder,
-) -> Report | None:
-    """Train the student that is compared with ours: the same recipe with the method --dccd-control, never pushed."""
-    if recipe.dccd_control is None:
-        return None
-    _check_method(recipe, folder)
+) -> Report:
+    """Train a student that is compared with ours, in the folder ``run``: the same recipe with a ``method`` of
+    --dccd-control, never pushed."""
+    folder = control_folder(run, recipe, method)
+    _check_method(recipe, method, folder)
     report = Report.read(folder) if recipe.resume or restarted() else None
     if report and (report.epochs >= num_epochs(recipe) or newest_state(folder) is None):
         return report
     settings = dataclasses.replace(
-        recipe, kd_distill_type=recipe.dccd_control, dccd_control=None, push_to_hub=None, hub_public=False,
+        recipe, kd_distill_type=method, dccd_control=(), push_to_hub=None, hub_public=False,
         hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
     )  # fmt: skip
     report = train_student(settings, splits, folder, accelerator, publisher, untrained, main=recipe)
@@ -76,15 +80,15 @@ def train_control(
     return report
 
 
-def _check_method(recipe: Recipe, folder: Path) -> None:
+def _check_method(recipe: Recipe, wanted: str, folder: Path) -> None:
     """Check that a control that was begun is of the method that is wanted.
 
     Raises:
         UserError: when it is another one's.
     """
-    method = read_settings(folder).get("kd_distill_type", recipe.dccd_control)
-    if recipe.resume and method != recipe.dccd_control:
+    method = read_settings(folder).get("kd_distill_type", wanted)
+    if recipe.resume and method != wanted:
         raise UserError(
-            f"--dccd-control {method} -> {recipe.dccd_control}: {folder} holds the other control; keep {method}, or"
+            f"--dccd-control {method} -> {wanted}: {folder} holds the other control; keep {method}, or"
             " delete that folder"
         )

@@ -134,6 +134,12 @@ def test_the_first_number_is_the_gain_over_the_control(run):
     text = Card(run(control=control, flags=["--dccd-control", "logit"])).text()
     gain = "+1.12 points over the student by KD on logits with the same seed, steps and views"
     assert f"**Top-1 70.12 %: {gain}.**" in text and text.index(gain) < text.index("| teacher (")
+    further = [
+        {"name": "resnet18", "parameters_m": 11.7, "top1": 60, "top5": 80, "label": "student without distillation"}
+    ]
+    both = Card(run(control=control, further_controls=further, flags=["--dccd-control", "logit", "none"])).text()
+    assert f"**Top-1 70.12 %: {gain}.**" in both and "| `dccd_control` | `logit none` |" in both
+    assert "| student without distillation (resnet18) | 11.700 M | 60.00 | 80.00 |" in both
     other = Card(run(control=control | {"label": "other (logit)"}, flags=["--dccd-control", "logit"])).text()
     assert "**Top-1 70.12 %: +1.12 points over other (logit).**" in other  # dccd-timm report --against
     assert "**Top-1 70.12 %.**" in Card(run()).text()

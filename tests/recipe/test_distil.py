@@ -56,6 +56,8 @@ def test_views_follow_the_method():
         (f"{DCCD} --kd-teacher-head drop --distill-loss-weight 1", "leaves KD no logits: drop distill_loss_weight 1"),
         ("--kd-teacher-head drop", "no effect: no teacher is named"),
         (f"{TEACHER} --dccd-control logit", "dccd_control logit is the method itself"),
+        (f"{TEACHER} --dccd-control none logit", "dccd_control logit is the method itself"),
+        (f"{DCCD} --dccd-control none none", "dccd_control names a method twice: none none"),
         ("--reprob 0.2 --resplit", "set dccd_views to 2"),
     ],
 )
@@ -110,5 +112,7 @@ def test_the_quickstarts_control_isolates_dccd():
     """KD on the same views; a student without a teacher is one flag away."""
     quickstart = ["-c", "recipes/quickstart.yaml"]
     recipe = load_recipe(quickstart)
-    assert (recipe.kd_distill_type, recipe.dccd_control, recipe.dccd_views) == ("dccd", "logit", 2)
-    assert load_recipe([*quickstart, "--dccd-control", "none"]).dccd_control == "none"
+    assert (recipe.kd_distill_type, recipe.dccd_control, recipe.dccd_views) == ("dccd", ("logit",), 2)
+    assert load_recipe([*quickstart, "--dccd-control", "none"]).dccd_control == ("none",)
+    assert load_recipe([*quickstart, "--dccd-control", "logit", "none"]).dccd_control == ("logit", "none")
+    assert load_recipe([*quickstart, "--dccd-control", ""]).dccd_control == ()

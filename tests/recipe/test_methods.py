@@ -28,4 +28,4 @@ def test_the_flag_takes_each_and_asks_for_a_teacher(name):
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "dccd"])
 def test_each_other_method_can_be_the_control(name):
     flags = ["--kd-distill-type", "dccd", "--kd-model-name", "resnet18", "--dccd-control", name]
-    assert load_recipe(flags).dccd_control == name
+    assert load_recipe(flags).dccd_control == (name,)

@@ -151,6 +151,11 @@ def test_the_last_lines_have_the_gain_and_the_next_commands(tmp_path, capsys):
     print_closing(run, Report(student=STUDENT, control=control), settings)
     shown = capsys.readouterr().out.splitlines()
     assert "  gain +1.13 points of top-1 over the control" in shown
+    further = [NetworkReport(name="resnet18", method="feature", top1=60.0)]
+    print_closing(run, Report(student=STUDENT, control=control, further_controls=further), settings)
+    both = capsys.readouterr().out
+    assert "gain +1.13 points of top-1 over the control (none)\n" in both
+    assert "control (resnet18, none)" in both and "control (resnet18, feature)" in both
     assert shown[-1] == f"  next: dccd-timm push '{run}' OWNER/NAME"
     validate = shlex.split(shown[-2].removeprefix("  next: "))
     options = load_validation(validate[2:])

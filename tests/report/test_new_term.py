@@ -45,7 +45,7 @@ def run(folders, tmp_path, monkeypatch, fresh_accelerator, capsys):
         "--epochs", "1", "--warmup-epochs", "0", "--kd-model-name", "test_resnet", "--kd-teacher-checkpoint",
         str(tmp_path / "teacher.pth"), "--output", str(tmp_path / "out"), "--experiment", "run", "--allow-weak-teacher",
     ])  # fmt: skip
-    recipe = dataclasses.replace(recipe, kd_distill_type="mirror", dccd_control="mirror")
+    recipe = dataclasses.replace(recipe, kd_distill_type="mirror", dccd_control=("mirror",))
     train(recipe, HubPublisher(recipe))
     return tmp_path / "out" / "run", capsys.readouterr().out
 

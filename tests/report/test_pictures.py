@@ -95,6 +95,11 @@ def test_the_comparison_has_a_bar_for_each_network_and_the_gain_over_the_control
         ["student by mirroring", "s, 0.000 M"],
     ]
     assert figure.get_suptitle() == "+1.50 points of top-1 over student by mirroring"
+    further = [NetworkReport(name="s", top1=40.0, agreement=45.0, label="student without distillation")]
+    figure = draw_comparison(pyplot(), Evidence(report(further_controls=further), {}))
+    assert bars(figure.axes[0]) == {0: 75.0, 1: 52.0, 2: 50.5, 3: 40.0} and bars(figure.axes[1])[3] == 45.0
+    assert figure.axes[0].get_yticklabels()[3].get_text().startswith("student without distillation")
+    assert figure.get_suptitle() == "+1.50 points of top-1 over student by mirroring"
     figure = draw_comparison(pyplot(), Evidence(report(control=None), {}))
     assert bars(figure.axes[0]) == {0: 75.0, 1: 52.0} and "points" not in figure.get_suptitle()
     assert draw_comparison(pyplot(), Evidence(report(control=None, teacher=None), {})) is None

@@ -50,7 +50,7 @@ def test_keys_are_those_that_users_read(tmp_path):
     assert set(found) == {
         "method", "loss_type", "terms", "views", "images_seen", "views_seen", "changes", "epochs", "seconds", "best_epoch", "weights", "license", "complete",
         "skipped_updates", "skipped_images", "skipped_first", "student", "teacher", "hardware", "redundancy", "classes",
-        "splits",
+        "splits", "further_controls",
     }  # fmt: skip
     assert found["weights"] is None and found["student"]["start"]["hub_id"] == "timm/s"
     assert set(found["teacher"]) == {"name", "commit", "method", "parameters_m", "top1", "top5"}

@@ -112,18 +112,24 @@ def test_a_control_goes_on_as_long_as_the_student_or_is_not_compared(start, tmp_
         "logit",
         "--dccd-control",
         "none",
+        "feature",
     )
     report = start("--resume", run, "--epochs", 2)
-    assert epochs(run) == epochs(run / "control") == [0, 1] and report.control is not None
-    assert Report.read(run / "control").epochs == 2
+    assert epochs(run) == epochs(run / "control") == epochs(run / "control-feature") == [0, 1]
+    assert [control.method for control in report.controls] == ["none", "feature"]
+    assert {control.agreement is None for control in report.controls} == {False}
+    assert Report.read(run / "control").epochs == Report.read(run / "control-feature").epochs == 2
+    written = (run / "report" / "report.json").read_text()
+    assert '"method": "feature"' in written and Report.read(run).controls == report.controls
     with pytest.raises(UserError, match="--dccd-control none -> feature"):
-        start("--resume", run, "--epochs", 3, "--dccd-control", "feature")
+        start("--resume", run, "--epochs", 3, "--dccd-control", "feature", "none")
     with pytest.raises(UserError, match="--kd-distill-type logit -> token"):
         start("--resume", run, "--epochs", 3, "--kd-distill-type", "token")
     assert epochs(run / "control") == [0, 1]
     shutil.rmtree(run / "control" / "state")  # it cannot go on
     report = start("--resume", run, "--epochs", 3)
-    assert report.control is None and "control" not in json.loads((run / "report" / "report.json").read_text())
+    assert report.control is None and [other.method for other in report.further_controls] == ["feature"]
+    assert "control" not in json.loads((run / "report" / "report.json").read_text())
     assert "not compared with its control: it was trained for 2 epochs, the student for 3" in caplog.text
 
 
