@@ -108,8 +108,18 @@ def number_classes(reader: ClassFolders) -> None:
 def number_tar(reader: ReaderImageInTar) -> None:
     """:func:`number_classes` for the class folders in a tar, or for a folder with a tar of each class."""
     found = {index: name for name, index in reader.class_name_to_idx.items()}
-    seen = [not _is_hidden(os.path.join(found[index], sample[0].name)) for sample, index in _members(reader)]
-    labels = [found[index] for (_, index), keep in zip(_members(reader), seen, strict=True) if keep]
+    # names may begin with ./, and beside the class folders timm takes that for a class
+    names = [os.path.normpath(os.path.join(found[index], sample[0].name)) for sample, index in _members(reader)]
+    labels = ["" if found[index] in ("", ".") else found[index] for _, index in _members(reader)]
+    seen = [not _is_hidden(name) for name in names]
+    check_strays(str(reader.root), list(itertools.compress(labels, seen)).count(""), sum(seen))
+    seen = [keep and label != "" for keep, label in zip(seen, labels, strict=True)]
+    labels = list(itertools.compress(labels, seen))
+    if reader.root_is_tar:
+        inner = [os.path.normpath(sample[0].name) for sample, _ in itertools.compress(_members(reader), seen)]
+        paths = [os.path.join(reader.root, name) for name in inner]
+        check_one_split(paths)
+        check_nesting(str(reader.root), paths, labels)
     reader.class_name_to_idx = {name: index for index, name in enumerate(class_order(set(labels)))}
     reader.samples = reader.samples[np.array(seen)]
     reader.targets = np.array([reader.class_name_to_idx[label] for label in labels])
@@ -158,11 +168,10 @@ def check_nesting(root: str, paths: Iterable[str], labels: Iterable[str]) -> Non
         UserError: when that leaves one class, as with ``cat/photos`` and ``dog/photos``.
     """
     folders: dict[str, set[str]] = {}
-    for path, label in zip(paths, labels, strict=True):
-        folder = posixpath.dirname(path)
+    for folder, label in set(zip(map(posixpath.dirname, paths), labels, strict=True)):
         if label and posixpath.basename(folder) == label:
             folders.setdefault(label, set()).add(posixpath.relpath(folder, root))
-    merged = [name for found in folders.values() if len(found) > 1 for name in sorted(found)]
+    merged = [name for _, found in sorted(folders.items()) if len(found) > 1 for name in sorted(found)]
     if merged and len(folders) == 1:
         raise UserError(
             f"{root} has one class, {posixpath.basename(merged[0])}: its images are in {shortened(merged)}, and the"
@@ -176,9 +185,9 @@ def check_nesting(root: str, paths: Iterable[str], labels: Iterable[str]) -> Non
         _logger.warning("%s: class folders inside others are classes of their own: %s", root, shortened(inner))
 
 
-def check_one_split(files: list[str], split: str) -> None:
-    """Check the ``files`` of the only split that datasets found: those of others are in it where it does not know their
-    names, as ``Train`` and ``Test``.
+def check_one_split(files: list[str], split: str = "train") -> None:
+    """Check the ``files`` of the only split that was found: those of others are in it in an archive of all, or where
+    datasets does not know their names, as ``Train`` and ``Test``.
 
     Raises:
         UserError: names them.
@@ -191,8 +200,8 @@ def check_one_split(files: list[str], split: str) -> None:
             words.setdefault(next(n for n, same in enumerate(_SYNONYMS) if found[1].lower() in same), name)
     if split == "train" and len(words) > 1:
         raise UserError(
-            f"{root.rstrip('/')} has {' and '.join(words.values())}, which datasets takes for one split: name them"
-            " train, validation and test, in small letters"
+            f"{root.rstrip('/')} has {' and '.join(words.values())}, which would be read as one split: name them train,"
+            " validation and test, in small letters, and where they are in one archive, unpack it"
         )
 
 

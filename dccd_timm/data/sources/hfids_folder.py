@@ -11,7 +11,7 @@ from dccd_timm.data.patience import disable_inner_retries
 from dccd_timm.data.sources.base import common_folder
 from dccd_timm.data.sources.class_map import ClassMap
 from dccd_timm.data.sources.columns import find_columns, read_labels
-from dccd_timm.data.sources.folders import check_nesting, check_strays, is_split_name, number_listed
+from dccd_timm.data.sources.folders import check_nesting, check_one_split, check_strays, is_split_name, number_listed
 from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.errors import UserError
 from dccd_timm.network import limit_requests
@@ -72,6 +72,8 @@ def _class_folders(builder: "ImageFolder", name: str, split: str, names: list[st
         in_root = [False] * len(paths)
     check_strays(root.rstrip("/"), sum(in_root), len(paths))
     labels = ["" if stray else path.split("/")[-2] for path, stray in zip(inner, in_root, strict=True)]
+    if len(builder.config.data_files or {}) == 1:
+        check_one_split(inner, split)
     check_nesting(root.rstrip("/"), inner, labels)
     found = {*labels} - {""}
     classes = names if found <= set(names) else sorted(found)

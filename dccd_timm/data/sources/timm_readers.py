@@ -56,7 +56,7 @@ def open_timm(images: Images, split: str, is_training: bool, num_samples: int | 
         )
     except (AssertionError, RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
         if is_folder:
-            _refuse_tables(Path(images.data_dir or ""))
+            _refuse_other_data(Path(images.data_dir or ""))
         raise UserError(f"data set {images.dataset or images.data_dir}, split {split}: {one_line(error)}") from error
     reader = getattr(dataset, "reader", dataset)
     _number(reader)
@@ -85,8 +85,8 @@ def _check_package(dataset: str) -> None:
         raise UserError(f"--dataset {dataset} needs a package that is not installed: pip install {names}")
 
 
-def _refuse_tables(root: Path) -> None:
-    """Say how tables are read, where a folder without images has some, or is one."""
+def _refuse_other_data(root: Path) -> None:
+    """Say how tables and archives are read, where a folder without images has some, or is one."""
     folder = root.parent if root.is_file() else root
     if root.suffix == ".parquet" or next(folder.rglob("*.parquet"), None):
         raise UserError(f"{root} has no images but parquet files: give --dataset hfids/{folder} in place of --data-dir")
@@ -94,6 +94,13 @@ def _refuse_tables(root: Path) -> None:
         raise UserError(
             f"{root} has no images but Arrow files, as datasets' save_to_disk writes them: write them with to_parquet"
             " into a folder, and give --dataset hfids/FOLDER"
+        )
+    if root.suffix == ".zip" or next(folder.rglob("*.zip"), None):
+        raise UserError(f"{root} has no images but zip files: give --dataset hfids/{folder} in place of --data-dir")
+    if root.suffix == ".gz" or next(folder.rglob("*.tar*"), None):
+        raise UserError(
+            f"{root} has no images but tars: give --data-dir FILE.tar for a tar of class folders without compression,"
+            f" or --dataset hfids/{folder} for tars of samples (7.jpg, 7.cls)"
         )
 
 

@@ -1,6 +1,7 @@
 """Class folders and splits: one numbering whichever reader opens them, nothing hidden, no other folder in silence."""
 
 import itertools
+import shutil
 import tarfile
 
 import pytest
@@ -17,7 +18,7 @@ from tests.data.sources.colours import flags_for, read, write_pictures, write_ta
 
 def write(root, *names, images=2):
     for number, name in enumerate(names):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for k in range(images):
             picture(number % 3, k, size=8).save(root / name / f"{k}.png")
 
@@ -90,8 +91,16 @@ def test_splits_whose_names_datasets_does_not_know_are_not_one(tmp_path, origin)
     for name in ("Train-0", "Test-0", "Train-1"):
         write_table(tmp_path / "tables", [0, 1, 2], name)
     for folder, names in (("folders", "Test and Train"), ("tables", "Test-0.parquet and Train-0.parquet")):
-        with pytest.raises(UserError, match=f"has {names}, which datasets takes for one split"):
+        with pytest.raises(UserError, match=f"has {names}, which would be read as one split"):
             opened(load_recipe(flags_for(origin, tmp_path / folder)))
+    write(tmp_path / "all", "train/ant", "train/bee", "test/ant", "test/bee")
+    flags = {
+        "hfids": flags_for(origin, tmp_path / "zip"),
+        "hfds": ["--data-dir", shutil.make_archive(str(tmp_path / "all"), "tar", tmp_path / "all")],
+    }[origin]
+    shutil.make_archive(str(tmp_path / "zip" / "all"), "zip", tmp_path / "all")
+    with pytest.raises(UserError, match="has test and train, which would be .* one archive, unpack it"):
+        opened(load_recipe(flags))
     write_table(tmp_path / "one", [0, 1, 2], "Train-0")
     assert read(*flags_for(origin, tmp_path / "one"))[0].num_samples == 3
 
@@ -129,6 +138,21 @@ def test_a_tar_of_class_folders_is_numbered_as_a_folder(tmp_path):
     reader = source.dataset.reader
     labels = [sample[0].name.split("/")[-2] for sample in reader.samples]
     assert [source.names[source.record(n).target] for n in range(10)] == labels
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_images_beside_the_class_folders_of_a_tar_are_no_class(tmp_path, prefix, caplog):
+    """They were the class "", or "."."""
+    write(tmp_path / "all", "ant", "bee", ".")
+    for name, folders in (("flat", "."), ("mixed", "*")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for path in sorted((tmp_path / "all").glob("*.png" if folders == "." else "**/*.png")):
+                tar.add(path, arcname=prefix + str(path.relative_to(tmp_path / "all")))
+    with pytest.raises(UserError, match="flat.tar has 2 images and no class folders"):
+        opened(load_recipe(["--data-dir", str(tmp_path / "flat.tar")]))
+    source = opened(load_recipe(["--data-dir", str(tmp_path / "mixed.tar")]))
+    assert source.names == ["ant", "bee"] and source.num_samples == 4
+    assert "mixed.tar: 2 images that lie beside the class folders have no class and are left out" in caplog.text
 
 
 def test_images_without_class_folders(tmp_path, caplog):

@@ -1,5 +1,7 @@
 """What timm cannot open is one line with the cause."""
 
+from pathlib import Path
+
 import pytest
 import timm.data
 
@@ -27,13 +29,15 @@ def test_it_is_one_line(flags, message):
 
 @pytest.mark.parametrize(
     ("where", "file"),
-    [("", "data/train-0.parquet"), ("", "train.parquet"), ("data", "data/x.parquet"), ("", "a.arrow")],
-)
-def test_a_folder_of_tables_says_how_they_are_read(where, file, tmp_path):
+    [("", "data/train-0.parquet"), ("", "train.parquet"), ("data", "data/x.parquet"), ("", "a.arrow"),
+     ("data", "data/a.zip"), ("", "a.tar.gz")],
+)  # fmt: skip
+def test_a_folder_of_tables_or_archives_says_how_they_are_read(where, file, tmp_path):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"PAR1")
     folder = tmp_path / where
-    wanted = f"--dataset hfids/{folder} in place" if file.endswith("parquet") else "with to_parquet"
+    others = {".arrow": "with to_parquet", ".gz": f"--data-dir FILE.tar for a tar .* or --dataset hfids/{folder} for"}
+    wanted = others.get(Path(file).suffix, f"--dataset hfids/{folder} in place")
     with pytest.raises(UserError, match=wanted):
         opened(load_recipe(["--data-dir", str(folder)]))
     if where:
