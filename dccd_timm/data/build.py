@@ -188,7 +188,9 @@ def _matching_position(state: SavedPosition | None, layout: dict[str, int]) -> T
     if state is None or state["layout"] == layout:
         return TrainPosition.load(state) if state else None
     changed = [f"{k} {state['layout'].get(k)} -> {v}" for k, v in layout.items() if state["layout"].get(k) != v]
-    _logger.warning("the order of the data cannot be resumed exactly (%s): this epoch starts again", ", ".join(changed))
+    inside = state["given"] % state["layout"].get("batches", 1)
+    then = "this epoch starts again" if inside else "it is another one from this epoch on"
+    _logger.warning("the order of the data cannot be resumed exactly (%s): %s", ", ".join(changed), then)
     return None
 
 
