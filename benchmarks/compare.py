@@ -2,45 +2,52 @@
 
     python benchmarks/compare.py -c recipes/quickstart.yaml --seeds 42 43 44 --jobs 2 --output output/compare
     python benchmarks/compare.py -c R.yaml --methods "two-view KD" DCCD --method 'hard=--dccd-contrast-targets hard'
+    python benchmarks/compare.py -c R.yaml --methods "two-view KD" DCCD --epochs-list 2 4 8 16 32
 
 A method of your own is a name and its flags, which are added to `train.py -c RECIPE`. Finished runs are kept and
 interrupted ones resume, so the same command continues a comparison that was stopped. It writes comparison.md,
-comparison.csv (a row for each method), runs.csv (a row for each run) and comparison.png into the output folder. It
+comparison.csv (a row for each method), runs.csv (a row for each run) and comparison.png into the output folder. With
+--epochs-list each number of epochs is a training of its own with its own schedule; then it writes lengths.csv,
+lengths.png and reach.csv (the epochs and seconds to an accuracy) in place of comparison.csv and comparison.png. It
 needs `pip install 'dccd-timm[benchmarks]'`.
 """
 
 import argparse
 import dataclasses
-import json
-import os
-import re
 import shlex
 import signal
-import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from queue import Queue
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from benchmarks.comparison import (  # noqa: E402
-    Row,
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.comparison import (
     RunResult,
     Runs,
     draw,
     markdown,
+    run_rows,
     summarise,
     write_csv,
+    write_rows,
     write_runs,
 )
-from dccd_timm.errors import UserError  # noqa: E402
-from dccd_timm.recipe import load_recipe  # noqa: E402
-from dccd_timm.recipe.methods import LOGIT_LOSSES, METHODS  # noqa: E402
-from dccd_timm.report.schema import Report  # noqa: E402
-from dccd_timm.report.summary import read_summary  # noqa: E402
+from benchmarks.lengths import (
+    Lengths,
+    default_accuracies,
+    draw_lengths,
+    markdown_lengths,
+    summarise_lengths,
+    summarise_reach,
+    write_lengths,
+    write_reach,
+)
+from benchmarks.runner import ROOT, Job, Runner, read_run, slug
+from dccd_timm.errors import UserError
+from dccd_timm.recipe.methods import LOGIT_LOSSES, METHODS
 
 CONTROL = "two-view KD"
 _ONE_VIEW = "--dccd-views 1 --dccd-view-aug same"
@@ -82,120 +89,6 @@ ALL = (
 )
 
 
-def read_run(folder: Path) -> RunResult:
-    """A finished run's numbers.
-
-    Raises:
-        UserError: for a folder without a report.
-    """
-    report, epochs = Report.read(folder), read_summary(folder / "summary.csv")
-    if report is None:
-        raise UserError(f"{folder} holds no finished run: it has no report/report.json")
-    # by epoch, because an interrupted run continued in another process; without validation
-    seconds = sum(report.views_seen / len(epochs) / float(row["train_views_per_second"]) for row in epochs)
-    return RunResult(
-        top1=float(epochs[-1]["eval_top1"]),
-        agreement=report.student.agreement,
-        effective_rank=report.redundancy.student.effective_rank if report.redundancy else None,
-        views_seen=report.views_seen,
-        train_seconds=seconds,
-    )
-
-
-class Runner:
-    """Trains students in ``jobs`` slots that share the cores and the GPUs."""
-
-    def __init__(self, output: Path, recipe: Path, jobs: int) -> None:
-        self.output, self.recipe, self.jobs = output, recipe, jobs
-        self.threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        if gpus == [""]:
-            gpus = [str(number) for number in range(torch.cuda.device_count())]
-        self.slots: Queue[str] = Queue()
-        for job in range(jobs):
-            self.slots.put(gpus[job % len(gpus)] if gpus else "")
-        self.running: set[subprocess.Popen[str]] = set()
-        self.stopping = False
-
-    def arguments(self, flags: list[str], seed: int) -> list[str]:
-        """The arguments of train.py that decide which student comes out."""
-        return ["-c", str(self.recipe), "--dccd-control", "", "--seed", str(seed), *flags]
-
-    def folder(self, method: str, seed: int) -> Path:
-        """The folder of a run."""
-        return self.output / f"{slug(method)}-{seed}"
-
-    def is_finished(self, method: str, seed: int) -> bool:
-        """Whether a run has come to its end."""
-        return Report.read(self.folder(method, seed)) is not None
-
-    def check(self, method: str, seed: int, flags: list[str]) -> None:
-        """Refuse wrong flags, and a folder that holds another training of the same name.
-
-        Raises:
-            UserError: names the method.
-        """
-        try:
-            recipe = load_recipe(self.arguments(flags, seed))
-        except UserError as error:
-            raise UserError(f"method {method}: {error}") from None
-        if not recipe.val_split:
-            raise UserError(f"{self.recipe} has no val_split: nothing to compare")
-        folder = self.folder(method, seed)
-        identity = beside(folder, ".json")
-        if identity.is_file() and json.loads(identity.read_text()) != self.identity(flags, seed):
-            raise UserError(f"{folder} was trained by another recipe or other flags: set --output")
-
-    def identity(self, flags: list[str], seed: int) -> dict[str, object]:
-        """What decides a training; kept in a file beside its folder."""
-        return {"recipe": self.recipe.read_text(), "flags": flags, "seed": seed}
-
-    def run(self, method: str, seed: int, flags: list[str]) -> str:
-        """Train, unless it is done; returns the last line of the error, or nothing."""
-        folder = self.folder(method, seed)
-        if self.stopping or self.is_finished(method, seed):
-            return ""
-        self.output.mkdir(parents=True, exist_ok=True)
-        beside(folder, ".json").write_text(json.dumps(self.identity(flags, seed)))
-        output = ["--output", str(self.output), "--experiment", folder.name, "--resume", "auto"]
-        gpu = self.slots.get()
-        env = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": str(ROOT)}
-        env |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
-        log = beside(folder, ".log")
-        try:
-            with log.open("a") as stream:
-                child = subprocess.Popen(
-                    [sys.executable, str(ROOT / "train.py"), *self.arguments(flags, seed), *output],
-                    stdout=stream, stderr=subprocess.STDOUT, text=True, env=env,
-                )  # fmt: skip
-                self.running.add(child)
-                if self.stopping:  # the signal came before the process was in the set
-                    child.terminate()
-                child.wait()
-        finally:
-            self.slots.put(gpu)
-        self.running.discard(child)
-        if child.returncode == 0 or self.stopping:
-            return ""
-        return f"{(log.read_text().splitlines() or ['it printed nothing'])[-1]} (code {child.returncode}, {log})"
-
-    def stop(self, *_: object) -> None:
-        """Let the running trainings save and end; start no more."""
-        self.stopping = True
-        for child in list(self.running):
-            child.terminate()
-
-
-def beside(folder: Path, ending: str) -> Path:
-    """The file beside a run's folder with its name and another ending (not with_suffix: names contain dots)."""
-    return folder.parent / f"{folder.name}{ending}"
-
-
-def slug(method: str) -> str:
-    """A method's name as part of a folder's."""
-    return re.sub(r"[^\w.]+", "-", method).strip("-")
-
-
 def choose_methods(names: list[str] | None, own: list[str]) -> dict[str, list[str]]:
     """Names and flags of the chosen methods; without any, all of VARIANTS.
 
@@ -233,56 +126,113 @@ def compare(options: argparse.Namespace) -> int:
     methods = {name: extra + flags for name, flags in choose_methods(options.methods, options.method).items()}
     if options.jobs < 1 or len(set(options.seeds)) != len(options.seeds):
         raise UserError("--jobs must be 1 or more, and --seeds all different")
+    _check_lengths(options, methods)
     if not options.config.is_file():
         raise UserError(f"recipe {options.config} does not exist")
     runner = Runner(options.output.resolve(), options.config.resolve(), options.jobs)
-    for seed in options.seeds:
-        for method, flags in methods.items():
-            runner.check(method, seed, flags)
+    jobs = [
+        Job(method, tuple(flags), seed, epochs)
+        for seed in options.seeds
+        for epochs in sorted(options.epochs_list or []) or [None]
+        for method, flags in methods.items()
+    ]
+    for job in jobs:
+        runner.check(job)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, runner.stop)
-    runs, failed = run_all(runner, methods, options.seeds)
+    results, failed = run_all(runner, jobs)
     if runner.stopping:
         raise UserError("stopped; the same command continues")
-    if rows := summarise(runs, options.control):
-        write_results(runner, runs, rows, options.control)
+    if results:
+        lengths: dict[int | None, Runs] = {job.epochs: {} for job in jobs}
+        for job in (job for job in jobs if job in results):  # the order of the methods, not of their ends
+            lengths[job.epochs].setdefault(job.method, {})[job.seed] = results[job]
+        if options.epochs_list:
+            write_lengths_results(runner, lengths, options)
+        else:
+            write_results(runner, lengths[None], options.control)
     return failed
 
 
-def run_all(runner: Runner, methods: dict[str, list[str]], seeds: list[int]) -> tuple[Runs, int]:
-    """Run each method with each seed; returns the results and the number of failed runs."""
-    runs: Runs = {method: {} for method in methods}
+def _check_lengths(options: argparse.Namespace, methods: dict[str, list[str]]) -> None:
+    """Refuse lengths that are none, and flags that set another one.
+
+    Raises:
+        UserError: names them.
+    """
+    lengths = options.epochs_list
+    if lengths is None:
+        if options.reach:
+            raise UserError("--reach needs --epochs-list: it is read between trainings of several lengths")
+        return
+    if len(lengths) < 2 or len(set(lengths)) != len(lengths) or min(lengths) < 1:
+        raise UserError("--epochs-list must be two numbers of epochs or more, all different")
+    for method, flags in methods.items():
+        if any(flag.split("=")[0] == "--epochs" for flag in flags):
+            raise UserError(f"method {method} sets --epochs, which --epochs-list does: remove one")
+    if options.control not in methods:
+        raise UserError(f"--epochs-list compares with the control: add {options.control!r} to --methods")
+
+
+def run_all(runner: Runner, jobs: Sequence[Job]) -> tuple[dict[Job, RunResult], int]:
+    """Run all jobs; returns the results and the number of failed runs."""
+    results: dict[Job, RunResult] = {}
     failed = 0
     with ThreadPoolExecutor(runner.jobs) as pool:
-        pairs = [(method, seed) for seed in seeds for method in methods]
-        waiting = {pool.submit(runner.run, m, s, methods[m]): (m, s) for m, s in pairs}
+        waiting = {pool.submit(runner.run, job): job for job in jobs}
         for done in as_completed(waiting):
-            method, seed = waiting[done]
+            job = waiting[done]
             if error := done.result():
                 failed += 1
-                print(f"{method}, seed {seed}: FAILED: {error}", flush=True)
-            elif runner.is_finished(method, seed):
-                result = runs[method][seed] = read_run(runner.folder(method, seed))
+                print(f"{job}: FAILED: {error}", flush=True)
+            elif runner.is_finished(job):
+                result = results[job] = read_run(runner.folder(job))
                 numbers = (f"{k} {v:.6g}" for k, v in dataclasses.asdict(result).items() if v is not None)
-                print(f"{method}, seed {seed}: {'  '.join(numbers)}", flush=True)
-    return runs, failed
+                print(f"{job}: {'  '.join(numbers)}", flush=True)
+    return results, failed
 
 
-def write_results(runner: Runner, runs: Runs, rows: list[Row], control: str) -> None:
-    """Write the tables and the figure into the output folder, and print the table."""
-    table = markdown(rows, control)
+def write_results(runner: Runner, runs: Runs, control: str) -> None:
+    """Write the tables and the figure of one length into the output folder, and print the table."""
+    rows = summarise(runs, control)
+    _write_table(runner, markdown(rows, control), "")
+    write_csv(runner.output / "comparison.csv", rows)
+    write_runs(runner.output / "runs.csv", runs)
+    draw(runner.output / "comparison.png", runs, rows, control)
+    print(f"{runner.output} holds comparison.md, comparison.csv, runs.csv and comparison.png")
+
+
+def write_lengths_results(runner: Runner, lengths: Lengths, options: argparse.Namespace) -> None:
+    """Write tables and figure of several lengths into the output folder, and print the tables."""
+    control = options.control
+    rows = summarise_lengths(lengths, control)
+    reached = summarise_reach(lengths, control, options.reach or default_accuracies(lengths, control))
+    note = (
+        " Each length is a training with its own schedule. At\nequal seconds: the method's top-1 in as many seconds as"
+        f" {control} took, interpolated between its lengths over the logarithm of\nseconds. Epochs and seconds to an"
+        " accuracy are interpolated likewise: geometric means, paired ratios with the 95 % interval; an\naccuracy is"
+        f" {'given' if options.reach else f'half-way between those of {control} at successive lengths'}."
+    )
+    _write_table(runner, markdown_lengths(rows, reached, control), note)
+    write_lengths(runner.output / "lengths.csv", rows)
+    write_reach(runner.output / "reach.csv", reached)
+    runs = [{"epochs": epochs, **row} for epochs in sorted(lengths) for row in run_rows(lengths[epochs])]
+    write_rows(runner.output / "runs.csv", runs)
+    draw_lengths(runner.output / "lengths.png", rows)
+    print(f"{runner.output} holds comparison.md, lengths.csv, reach.csv, runs.csv and lengths.png")
+
+
+def _write_table(runner: Runner, table: str, note: str) -> None:
+    """Write comparison.md, and print its table."""
     command = shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]])
     notes = (
         f"`{command}`\n\nTop-1 of the last epoch, mean and standard deviation over seeds; differences pair runs of"
         " equal seed, with the 95 % interval\nof Student's t. Agreement and effective rank are those of the run's best"
         " epoch (`best/`). Views seen are all augmented images\nof a training; its seconds are without validation,"
-        f" beside {runner.jobs - 1} other runs on the same machine.\n"
+        f" beside {runner.jobs - 1} other runs on the same machine, and their ratio is a geometric mean.{note}\n"
     )
     (runner.output / "comparison.md").write_text(f"{notes}\n{table}")
-    write_csv(runner.output / "comparison.csv", rows)
-    write_runs(runner.output / "runs.csv", runs)
-    draw(runner.output / "comparison.png", runs, rows, control)
-    print(f"\n{table}\n{runner.output} holds comparison.md, comparison.csv, runs.csv and comparison.png")
+    print(f"\n{table}")
 
 
 def main() -> None:
@@ -291,6 +241,14 @@ def main() -> None:
     parser.add_argument("-c", "--config", type=Path, default=ROOT / "recipes" / "quickstart.yaml", help="the recipe")
     parser.add_argument("--output", type=Path, default=Path("output/compare"), help="folder of all runs and the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--epochs-list", type=int, nargs="+", metavar="N", help="compare at each of these lengths")
+    parser.add_argument(
+        "--reach",
+        type=float,
+        nargs="+",
+        metavar="TOP1",
+        help="with --epochs-list, the accuracies that are to be reached (default: half-way between the control's)",
+    )
     parser.add_argument(
         "--methods",
         nargs="+",

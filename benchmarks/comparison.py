@@ -31,7 +31,8 @@ class RunResult:
 class Row:
     """A method over its seeds: means, and the difference to the control over the seeds that both have.
 
-    ``top1_half_interval`` and ``half_interval`` are half the width of a 95 % interval.
+    ``top1_half_interval`` and ``half_interval`` are half the width of a 95 % interval. ``time_ratio`` is the geometric
+    mean of the training's seconds by the control's, over the same pairs.
     """
 
     method: str
@@ -46,12 +47,14 @@ class Row:
     effective_rank: float | None
     views_seen: float | None
     train_seconds: float | None
+    time_ratio: float | None
 
 
+Interval = tuple[float, float | None]  # a mean, and half the width of its 95 % interval where there is one
 Runs = dict[str, dict[int, RunResult]]  # method -> seed -> result
 
 
-def mean_interval(values: list[float]) -> tuple[float, float | None]:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Mean, and half the width of its 95 % interval by Student's t; None for a single value."""
     if len(values) < 2:
         return values[0], None
@@ -59,11 +62,24 @@ def mean_interval(values: list[float]) -> tuple[float, float | None]:
     return statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def differences(runs: Runs, method: str, control: str) -> list[float]:
-    """Top-1 minus that of the control, for each seed that both have; none for the control itself."""
+def mean_ratio(pairs: Sequence[tuple[float, float]]) -> Interval | None:
+    """Geometric mean of the ratios of pairs, and the factor from it to either end of its 95 % interval."""
+    if not pairs:
+        return None
+    mean, half = mean_interval([math.log(one / other) for one, other in pairs])
+    return math.exp(mean), None if half is None else math.exp(half)
+
+
+def paired_runs(runs: Runs, method: str, control: str) -> list[tuple[RunResult, RunResult]]:
+    """The results of a method and of the control, for each seed that both have; none for the control itself."""
     others = runs.get(control, {})
     paired = [seed for seed in sorted(runs[method]) if method != control and seed in others]
-    return [runs[method][seed].top1 - others[seed].top1 for seed in paired]
+    return [(runs[method][seed], others[seed]) for seed in paired]
+
+
+def differences(runs: Runs, method: str, control: str) -> list[float]:
+    """Top-1 minus that of the control, for each pair."""
+    return [mine.top1 - other.top1 for mine, other in paired_runs(runs, method, control)]
 
 
 def summarise(runs: Runs, control: str) -> list[Row]:
@@ -76,6 +92,8 @@ def _row(runs: Runs, method: str, control: str) -> Row:
     top1 = [result.top1 for result in results]
     gains = differences(runs, method, control)
     difference, half_interval = mean_interval(gains) if gains else (None, None)
+    seconds = [(mine.train_seconds, other.train_seconds) for mine, other in paired_runs(runs, method, control)]
+    time_ratio = mean_ratio([(mine, other) for mine, other in seconds if mine and other])
     return Row(
         method=method,
         seeds=len(top1),
@@ -89,6 +107,7 @@ def _row(runs: Runs, method: str, control: str) -> Row:
         effective_rank=_mean([result.effective_rank for result in results]),
         views_seen=_mean([result.views_seen for result in results]),
         train_seconds=_mean([result.train_seconds for result in results]),
+        time_ratio=time_ratio[0] if time_ratio else None,
     )
 
 
@@ -99,27 +118,36 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def markdown(rows: list[Row], control: str) -> str:
     """The table."""
-    lines = [
-        f"| method | seeds | last-epoch top-1 (%) | minus {control}, paired, 95 % interval | agrees with teacher (%) |"
-        " effective rank | views seen | training (s) |",
-        "|" + "---|" * 8,
-    ]
+    head = ["method", "seeds", "last-epoch top-1 (%)", f"minus {control}, paired, 95 % interval"]
+    head += ["agrees with teacher (%)", "effective rank", "views seen", "training (s)", f"time / {control}'s"]
+    lines = [table_row(head), "|" + "---|" * len(head)]
     for row in rows:
         spread = "" if row.top1_stdev is None else f" ± {row.top1_stdev:.2f}"
-        difference = "" if row.difference is None else f"{row.difference:+.2f}"
-        if row.difference is not None and row.half_interval is not None:
-            low, high = row.difference - row.half_interval, row.difference + row.half_interval
-            difference += f" ({low:+.2f} to {high:+.2f})"
+        difference = signed(None if row.difference is None else (row.difference, row.half_interval))
         means = (
             (row.agreement, ".2f"),
             (row.effective_rank, ".2f"),
             (row.views_seen, ",.0f"),
             (row.train_seconds, ".0f"),
+            (row.time_ratio, ".2f"),
         )
         cells = [row.method, str(row.seeds), f"{row.top1:.2f}{spread}", difference]
         cells += ["" if value is None else f"{value:{digits}}" for value, digits in means]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(table_row(cells))
     return "\n".join(lines) + "\n"
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def signed(difference: Interval | None) -> str:
+    """A difference with the ends of its interval."""
+    if difference is None:
+        return ""
+    mean, half = difference
+    return f"{mean:+.2f}" + ("" if half is None else f" ({mean - half:+.2f} to {mean + half:+.2f})")
 
 
 def draw(path: Path, runs: Runs, rows: list[Row], control: str) -> None:
@@ -154,16 +182,21 @@ def draw(path: Path, runs: Runs, rows: list[Row], control: str) -> None:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """A row for each method."""
-    _write(path, [dataclasses.asdict(row) for row in rows])
+    write_rows(path, [dataclasses.asdict(row) for row in rows])
 
 
 def write_runs(path: Path, runs: Runs) -> None:
     """A row for each run."""
-    rows = [{"method": m, "seed": s, **dataclasses.asdict(runs[m][s])} for m in runs for s in sorted(runs[m])]
-    _write(path, rows)
+    write_rows(path, run_rows(runs))
 
 
-def _write(path: Path, rows: Sequence[dict[str, object]]) -> None:
+def run_rows(runs: Runs) -> list[dict[str, object]]:
+    """What a CSV file says of each run."""
+    return [{"method": m, "seed": s, **dataclasses.asdict(runs[m][s])} for m in runs for s in sorted(runs[m])]
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """A CSV file; the columns are those of the first row."""
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()

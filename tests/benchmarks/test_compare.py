@@ -88,6 +88,23 @@ def test_a_comparison_runs_and_continues(parquet, teacher, tmp_path):
         ("--dccd-contrast-weight 0.3", "trained by another recipe or other flags"),
         ("--dccd-contrast-wieght 0.3", "method mine: .*dccd-contrast-weight"),
     ):
-        choices = dict(config=recipe, output=out, seeds=[1], methods=None, jobs=1, flags="", control="mine")
+        choices = dict(config=recipe, output=out, seeds=[1], methods=None, jobs=1, flags="", control="mine", reach=None)
         with pytest.raises(UserError, match=cause):
-            run_comparison(argparse.Namespace(**choices, method=[f"mine={flags}"]))
+            run_comparison(argparse.Namespace(**choices, epochs_list=None, method=[f"mine={flags}"]))
+
+    done = run_program(
+        "-c", recipe, "--output", out, "--seeds", 1, "--methods", CONTROL, "--jobs", 2, "--epochs-list", 2, 1,
+        program="benchmarks/compare.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in before}  # the runs of the recipe's own length are others
+    with (out / "runs.csv").open() as stream:
+        views = {row["epochs"]: int(row["views_seen"]) for row in csv.DictReader(stream)}
+    assert views == {"1": 3 * 16 * 2, "2": 2 * 3 * 16 * 2}
+    assert (out / "lengths.png").stat().st_size > 10_000
+    assert f"| 2 | {CONTROL} | 1 | " in (out / "comparison.md").read_text()
+    columns = []
+    for name in ("two-view-KD-1-epochs1", "two-view-KD-1"):
+        with (out / name / "summary.csv").open() as stream:
+            columns.append([row["eval_top1"] for row in csv.DictReader(stream)])
+    assert columns[0] == columns[1]
