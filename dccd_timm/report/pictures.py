@@ -30,6 +30,7 @@ from dccd_timm.report.figures import (
 )
 from dccd_timm.report.redundancy import covariance_spectrum, effective_rank, mean_off_diagonal
 from dccd_timm.report.schema import NetworkReport, Report
+from dccd_timm.report.sensitivity_figure import sensitivity_figure
 from dccd_timm.report.summary import loss_columns, read_summary
 
 if TYPE_CHECKING:  # matplotlib is an extra
@@ -264,6 +265,12 @@ def draw_classes(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     return None if classes is None else classes_figure(plt, classes)
 
 
+def draw_sensitivity(plt: ModuleType, evidence: Evidence) -> "Figure | None":
+    """How student and control follow the teacher through minor changes of an image."""
+    sensitivity = evidence.report.sensitivity
+    return None if sensitivity is None else sensitivity_figure(plt, sensitivity, _shown(evidence, "control"))
+
+
 # Every picture of a finished run, in the order of the model card. Not the views: they are somebody's images.
 PICTURES = {
     "comparison": Picture(
@@ -285,5 +292,10 @@ PICTURES = {
     "classes": Picture(
         draw_classes,
         "Agreement with the teacher, accuracy class by class, and the pairs of classes most often confused.",
+    ),
+    "sensitivity": Picture(
+        draw_sensitivity,
+        "How the answers follow the teacher's when an image changes a little: the correlation of both changes of the"
+        " logits, the ratio of their norms, and how often the class changes together.",
     ),
 }

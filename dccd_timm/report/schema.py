@@ -155,6 +155,39 @@ class Classes(JsonDataclass):
 
 
 @dataclass(kw_only=True)
+class Following(JsonDataclass):
+    """How a network's logits follow the teacher's through a minor change of the images.
+
+    ``correlation`` is that of both changes of the logits, over images and classes, ``norm_ratio`` the norm of the
+    network's by the teacher's. ``flips`` are the images whose class changes, ``flip_agreement`` those for which it
+    does so in both networks among those for which it does in either, in percent. None where nothing changes.
+    """
+
+    correlation: float | None = None
+    norm_ratio: float | None = None
+    flips: float = 0.0
+    flip_agreement: float | None = None
+
+
+@dataclass(kw_only=True)
+class ChangeReport(JsonDataclass):
+    """One minor change: the images in percent whose class changes for the teacher, and how the others follow it."""
+
+    name: str = ""
+    teacher_flips: float = 0.0
+    student: Following = field(default_factory=Following)
+    control: Following | None = _optional()
+
+
+@dataclass(kw_only=True)
+class Sensitivity(JsonDataclass):
+    """How student and control follow the teacher through minor changes of so many ``images``."""
+
+    images: int = 0
+    changes: list[ChangeReport] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
 class SplitReport(JsonDataclass):
     """One split: the images that could be read, and those that could not and were skipped."""
 
@@ -216,6 +249,7 @@ class Report(JsonDataclass):
     hardware: Hardware | None = _optional()
     redundancy: Redundancy | None = _optional()
     classes: Classes | None = _optional()
+    sensitivity: Sensitivity | None = _optional()
 
     @property
     def controls(self) -> list[NetworkReport]:

@@ -3,14 +3,14 @@
 import copy
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dccd_timm.data.loader import EvalLoader
+from dccd_timm.batch import Batch
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.errors import logged_failure
 from dccd_timm.models.load import create, origin
@@ -32,6 +32,7 @@ from dccd_timm.report.schema import (
     SplitReport,
     SplitReports,
 )
+from dccd_timm.report.sensitivity import SensitivityMeter
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
@@ -65,7 +66,10 @@ def finish(
         networks["control"] = load_exported(folder / "control" / "best", accelerator)
     evaluation = None
     if training.val is not None:
-        evaluation = _evaluate(recipe, networks, training, training.val, accelerator)
+        config = training.data_config
+        meter = SensitivityMeter(networks, config["mean"], config["std"], accelerator, recipe.seed)
+        evaluation = _evaluate(recipe, networks, training, meter.watch(training.val), accelerator)
+        report.sensitivity = meter.result()
     report.student = student_report(recipe, student, training.student)
     report.teacher = teacher_report(recipe, training)
     report.hardware = hardware(accelerator)
@@ -81,7 +85,7 @@ def finish(
 
 
 def _evaluate(
-    recipe: Recipe, networks: dict[str, nn.Module], training: Training, val: EvalLoader, accelerator: Accelerator
+    recipe: Recipe, networks: dict[str, nn.Module], training: Training, val: Iterable[Batch], accelerator: Accelerator
 ) -> Evaluation:
     """Evaluate ``networks``; the teacher's answers are those from before the training, if the images are the same."""
     known, create_evaluator = training.teacher_evaluation, training.task.create_evaluator

@@ -22,7 +22,8 @@ from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.report.evidence import evaluate_networks
-from dccd_timm.report.schema import NetworkReport, Report
+from dccd_timm.report.schema import NetworkReport, Report, Sensitivity
+from dccd_timm.report.sensitivity import SensitivityMeter
 from dccd_timm.run.classes import number_network, number_split_for
 from dccd_timm.run.finish import control_report, load_exported, write_report
 from dccd_timm.run.load_teacher import evaluated_teacher, load_run_teacher
@@ -34,8 +35,9 @@ def redraw(
     folder: Path, against: Path | None, create_publisher: Callable[[Recipe], Publisher], modules: Sequence[str] = ()
 ) -> Report:
     """Evaluate the exported student of the run in ``folder`` again, with its teacher and its control, or with the
-    student of the run ``against``; rewrite redundancy, classes, pictures and card. Metrics stay as they are. Beside
-    another run all but the card goes into ``folder``/against-NAME, and the report of ``folder`` stays as it is.
+    student of the run ``against``; rewrite redundancy, classes, sensitivity, pictures and card. Metrics stay as they
+    are. Beside another run all but the card goes into ``folder``/against-NAME, and the report of ``folder`` stays as
+    it is.
     ``modules`` are imported in place of those of the run.
 
     Raises:
@@ -51,7 +53,9 @@ def redraw(
     accelerator = start_accelerator(recipe)
     evaluation, names = None, None
     if recipe.val_split:
-        evaluation, names = _evaluate(recipe, folder, control_run if report.control else None, accelerator)
+        evaluation, names, report.sensitivity = _evaluate(
+            recipe, folder, control_run if report.control else None, accelerator
+        )
         if report.control and "teacher" in evaluation.answers:
             report.control.agreement = evaluation.agreement("control", "teacher")
     target = folder / f"against-{against.resolve().name}" if against else None
@@ -79,8 +83,9 @@ def _other_student(recipe: Recipe, folder: Path, against: Path) -> NetworkReport
 
 def _evaluate(
     recipe: Recipe, folder: Path, control_run: Path | None, accelerator: Accelerator
-) -> tuple[Evaluation, list[str] | None]:
-    """Evaluate student, teacher and control on the validation split; the names of its classes too."""
+) -> tuple[Evaluation, list[str] | None, Sensitivity | None]:
+    """Evaluate student, teacher and control on the validation split; the names of its classes and the sensitivity to
+    minor changes too."""
     student = load_exported(folder / "best", accelerator)
     num_classes = as_timm(student).num_classes
     config = cast(DataConfig, resolve_input_data_config(student))
@@ -104,4 +109,6 @@ def _evaluate(
     def create_evaluator() -> ClassificationEvaluator:
         return ClassificationEvaluator(device=accelerator.device)
 
-    return evaluate_networks(recipe, networks, loader, accelerator, create_evaluator), split.names
+    meter = SensitivityMeter(networks, config["mean"], config["std"], accelerator, recipe.seed)
+    evaluation = evaluate_networks(recipe, networks, meter.watch(loader), accelerator, create_evaluator)
+    return evaluation, split.names, meter.result()

@@ -129,6 +129,20 @@ def test_teacher_student_and_control_stand_side_by_side(run):
     assert "| student by KD on logits (resnet18) | 11.700 M | 65.00 | 88.00 |" in text
 
 
+def test_the_card_shows_how_the_answers_follow_the_teachers_beside_the_controls(run):
+    student = {"correlation": 0.8125, "norm_ratio": 0.5, "flips": 3.0, "flip_agreement": None}
+    other = {"correlation": 0.75, "norm_ratio": 1.25, "flips": 2.0, "flip_agreement": 20.0}
+    change = {"name": "noise", "teacher_flips": 1.5, "student": student}
+    control = {"name": "resnet18", "top1": 65, "label": "student by KD on logits"}
+    alone = Card(run(sensitivity={"images": 12, "changes": [change]})).text()
+    assert "## Sensitivity" in alone and "on 12 images" in alone and "In brackets" not in alone
+    assert "| noise | 0.81 | 0.50 |  | 1.50 |" in alone
+    both = Card(run(sensitivity={"images": 12, "changes": [change | {"control": other}]}, control=control)).text()
+    assert "In brackets: student by KD on logits." in both
+    assert "| noise | 0.81 (0.75) | 0.50 (1.25) |  (20.00) | 1.50 |" in both
+    assert "## Sensitivity" not in Card(run()).text()
+
+
 def test_the_first_number_is_the_gain_over_the_control(run):
     control = {"name": "resnet18", "parameters_m": 11.7, "top1": 69, "top5": 88, "label": "student by KD on logits"}
     text = Card(run(control=control, flags=["--dccd-control", "logit"])).text()

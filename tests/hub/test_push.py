@@ -17,7 +17,7 @@ from tests.conftest import READ, WRITE, run_program
 from tests.fakes.model_hub.client import assert_failed
 from tests.programs.test_programs import assert_one_line
 
-PICTURES = ("comparison", "curves", "channels", "redundancy", "classes")
+PICTURES = ("comparison", "curves", "channels", "redundancy", "classes", "sensitivity")
 PUBLISHED = {".gitattributes", "README.md", "args.yaml", "config.json", "model.safetensors", "recipe.yaml",
              "summary.csv", ".dccd-push.json", "report/report.json", *(f"report/{name}.png" for name in PICTURES)}  # fmt: skip
 

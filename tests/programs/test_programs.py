@@ -47,7 +47,7 @@ def test_a_run_leaves_what_it_promises(finished):
     for word in ("last", "best"):
         assert {p.name for p in (run / word).iterdir()} == {"model.safetensors", "config.json"}
     assert {p.name for p in (run / "report").glob("*.png")} == {
-        f"{name}.png" for name in ("views", "comparison", "curves", "channels", "redundancy", "classes")
+        f"{name}.png" for name in ("views", "comparison", "curves", "channels", "redundancy", "classes", "sensitivity")
     }
     table = rows(run / "summary.csv")
     assert [int(r["epoch"]) for r in table] == [0, 1, 2]
@@ -56,7 +56,12 @@ def test_a_run_leaves_what_it_promises(finished):
     settings = yaml.safe_load((run / "args.yaml").read_text())
     assert settings["dccd_views"] == 2 and set(settings["versions"]) >= {"timm", "torch", "dccd-timm"}
     report = json.loads((run / "report" / "report.json").read_text())
-    assert set(report) >= {"student", "teacher", "control", "redundancy"}
+    assert set(report) >= {"student", "teacher", "control", "redundancy", "sensitivity"}
+    assert report["sensitivity"]["images"] == 24 and len(report["sensitivity"]["changes"]) == 6
+    assert all(
+        -1 <= c[who]["correlation"] <= 1 for c in report["sensitivity"]["changes"] for who in ("student", "control")
+    )
+    assert "## Sensitivity" in (run / "README.md").read_text()
     assert report["control"]["method"] == "none" and 0 <= report["student"]["agreement"] <= 100
     for name in ("student", "teacher", "control"):
         assert f"{report[name]['top1']:.2f} %" in done.stdout

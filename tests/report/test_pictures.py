@@ -20,7 +20,16 @@ from dccd_timm.report.pictures import (
     draw_redundancy,
     draw_views,
 )
-from dccd_timm.report.schema import Classes, ClassReport, ConfusedPair, NetworkReport, Report
+from dccd_timm.report.schema import (
+    ChangeReport,
+    Classes,
+    ClassReport,
+    ConfusedPair,
+    Following,
+    NetworkReport,
+    Report,
+    Sensitivity,
+)
 
 
 @pytest.fixture
@@ -51,7 +60,9 @@ def report(**changed):
     rows = [ClassReport(name=f"class {k}", images=4, student=50.0, teacher=60.0, change=k - 15.0) for k in range(30)]
     classes = Classes(reference="teacher", control="student by mirroring", per_class=rows, confused=[pair],
                       outcomes={"both right": 60.0, "different mistakes": 40.0}, agreement=60.0)  # fmt: skip
+    changes = [ChangeReport(name="noise", student=Following(correlation=0.5, norm_ratio=0.25))]
     values = dict(
+        sensitivity=Sensitivity(images=4, changes=changes),
         method="dccd", student=NetworkReport(name="s", top1=52.0, top5=90.0, agreement=60.0), classes=classes,
         teacher=NetworkReport(name="t", top1=75.0, top5=95.0),
         control=NetworkReport(name="s", label="student by mirroring", top1=50.5, agreement=57.0),
@@ -168,7 +179,11 @@ def test_a_picture_that_fails_leaves_the_others_and_none_of_an_earlier_report(su
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "classes.png").write_bytes(b"old")
     draw_pictures(tmp_path, Evidence(report(), {"student (dccd)": summary(["task_loss"])}))
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"comparison.png", "curves.png"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "comparison.png",
+        "curves.png",
+        "sensitivity.png",
+    }
     assert "classes.png was not drawn: a bug of dccd-timm" in caplog.text and "errors.log" in caplog.text
     assert not pyplot().get_fignums()
 

@@ -65,6 +65,9 @@ def test_a_report_is_drawn_beside_another_run(run, teacher, fresh_accelerator, c
     assert report.control.top1 == other.student.top1 == report.teacher.top1
     assert report.control.agreement == 100 and other.student.agreement is None  # it is the teacher
     assert report.redundancy.control == report.redundancy.teacher
+    for change in report.sensitivity.changes:
+        assert (change.control.correlation, change.control.norm_ratio) == (1, 1)
+        assert change.control.flip_agreement in (100, None) and change.student.correlation < 0.999
 
 
 def test_only_finished_runs_on_the_same_data_are_compared(run, tmp_path):
