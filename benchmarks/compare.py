@@ -215,11 +215,13 @@ def write_lengths_results(runner: Runner, lengths: Lengths, options: argparse.Na
     )
     _write_table(runner, markdown_lengths(rows, reached, control), note)
     write_lengths(runner.output / "lengths.csv", rows)
-    write_reach(runner.output / "reach.csv", reached)
+    if reached:
+        write_reach(runner.output / "reach.csv", reached)
     runs = [{"epochs": epochs, **row} for epochs in sorted(lengths) for row in run_rows(lengths[epochs])]
     write_rows(runner.output / "runs.csv", runs)
     draw_lengths(runner.output / "lengths.png", rows)
-    print(f"{runner.output} holds comparison.md, lengths.csv, reach.csv, runs.csv and lengths.png")
+    needs = ", reach.csv" if reached else ""
+    print(f"{runner.output} holds comparison.md, lengths.csv{needs}, runs.csv and lengths.png")
 
 
 def _write_table(runner: Runner, table: str, note: str) -> None:

@@ -184,6 +184,8 @@ def markdown_lengths(rows: Sequence[LengthRow], reached: Sequence[ReachRow], con
         cells = [str(one.epochs), row.method, str(row.seeds), f"{row.top1:.2f}{spread}", steps]
         cells += [signed(one.equal_seconds), seconds, "" if row.time_ratio is None else f"{row.time_ratio:.2f}"]
         lines.append(table_row(cells))
+    if not reached:
+        return "\n".join([*lines, "", f"{control} gains nothing from a longer training: no accuracy to reach."]) + "\n"
     head = ["top-1 (%)", "method", "seeds", "epochs to it", "seconds to it", f"epochs / {control}'s", "seconds / its"]
     lines += ["", table_row(head), "|" + "---|" * len(head)]
     shortest = min((row.epochs for row in rows), default=0)
@@ -233,8 +235,7 @@ def write_reach(path: Path, rows: Sequence[ReachRow]) -> None:
         for name, ratio in (("epochs_ratio", row.epochs_ratio), ("seconds_ratio", row.seconds_ratio)):
             cells[name], cells[f"{name}_factor"] = ratio or (None, None)
         flat.append(cells)
-    if flat:
-        write_rows(path, flat)
+    write_rows(path, flat)
 
 
 def draw_lengths(path: Path, rows: Sequence[LengthRow]) -> None:

@@ -108,6 +108,9 @@ def test_the_first_crossing_of_a_curve_that_falls_counts():
 def test_the_accuracies_are_half_way_between_the_controls_where_it_gains():
     assert default_accuracies(made_up(), "KD") == [83.13, 85.13, 87.13]  # 80 + 2, 4, 6, 8, and 0.13 of the seeds
     assert default_accuracies(made_up(step=-1.0), "KD") == []
+    assert markdown_lengths(summarise_lengths(made_up(), "KD"), [], "KD").endswith(
+        "\nKD gains nothing from a longer training: no accuracy to reach.\n"
+    )
 
 
 def test_files_of_a_comparison_over_lengths(tmp_path):
