@@ -265,12 +265,6 @@ def draw_classes(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     return None if classes is None else classes_figure(plt, classes)
 
 
-def draw_sensitivity(plt: ModuleType, evidence: Evidence) -> "Figure | None":
-    """How student and control follow the teacher through minor changes of an image."""
-    sensitivity = evidence.report.sensitivity
-    return None if sensitivity is None else sensitivity_figure(plt, sensitivity, _shown(evidence, "control"))
-
-
 # Every picture of a finished run, in the order of the model card. Not the views: they are somebody's images.
 PICTURES = {
     "comparison": Picture(
@@ -294,7 +288,7 @@ PICTURES = {
         "Agreement with the teacher, accuracy class by class, and the pairs of classes most often confused.",
     ),
     "sensitivity": Picture(
-        draw_sensitivity,
+        lambda plt, evidence: sensitivity_figure(plt, evidence.report),
         "How the answers follow the teacher's when an image changes a little: the correlation of both changes of the"
         " logits, the ratio of their norms, and how often the class changes together.",
     ),

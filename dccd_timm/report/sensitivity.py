@@ -109,7 +109,8 @@ class SensitivityMeter:
     Every rank takes part.
 
     Args:
-        networks: teacher, student and, where there is one, control; without a teacher that has classes nothing is measured.
+        networks: teacher, student and, where there is one, control; without a teacher that has classes nothing is
+            measured.
         mean, std: of the normalisation of the images that the networks take.
         seed: of the noise.
     """

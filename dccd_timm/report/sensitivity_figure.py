@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dccd_timm.report.figures import BLACK, ROLES, plain
-from dccd_timm.report.schema import Following, Sensitivity
+from dccd_timm.report.schema import Following, Report
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure
@@ -17,8 +17,11 @@ _PANELS = {
 }
 
 
-def sensitivity_figure(plt: ModuleType, sensitivity: Sensitivity, control: str) -> "Figure":
-    """A panel for each measure, a row for each change, a bar for the student and for the ``control`` of that label."""
+def sensitivity_figure(plt: ModuleType, report: Report) -> "Figure | None":
+    """A panel for each measure, a row for each change, a bar for the student and for the control; None without any."""
+    if (sensitivity := report.sensitivity) is None:
+        return None
+    control = (report.control and report.control.label) or "control"
     changes = sensitivity.changes
     rows: dict[str, list[Following | None]] = {
         "student": [change.student for change in changes],

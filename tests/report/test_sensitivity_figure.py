@@ -3,8 +3,10 @@
 import pytest
 
 from dccd_timm.report.figures import pyplot
-from dccd_timm.report.schema import ChangeReport, Following, Sensitivity
+from dccd_timm.report.schema import ChangeReport, Following, NetworkReport, Report, Sensitivity
 from dccd_timm.report.sensitivity_figure import sensitivity_figure
+
+CONTROL = NetworkReport(label="student by KD")
 
 
 def sensitivity(with_control):
@@ -17,7 +19,7 @@ def sensitivity(with_control):
 
 @pytest.mark.parametrize("with_control", [True, False])
 def test_student_and_control_stand_side_by_side(with_control):
-    figure = sensitivity_figure(pyplot(), sensitivity(with_control), "student by KD")
+    figure = sensitivity_figure(pyplot(), Report(sensitivity=sensitivity(with_control), control=CONTROL))
     widths = [[round(bar.get_width(), 3) for bar in axis.patches if bar.get_width()] for axis in figure.axes]
     control = [[-0.2] * 2, [1.6] * 2, [10.0] * 2] if with_control else [[]] * 3
     assert widths == [[0.75, 0.5, *control[0]], [0.5, 0.25, *control[1]], [40.0, *control[2]]]
@@ -32,3 +34,4 @@ def test_student_and_control_stand_side_by_side(with_control):
         for bar in axis.patches
     )
     assert "12 images" in figure.get_suptitle()
+    assert sensitivity_figure(pyplot(), Report()) is None
