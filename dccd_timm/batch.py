@@ -21,11 +21,12 @@ class MeterState(TypedDict, total=False):
 
 @dataclass
 class Draws:
-    """What the views of a batch's images were drawn from: seeds [B], no two views of a training have the same but by
-    being the same; and the epochs [B] in them."""
+    """What a batch's views were drawn from: seeds [B], one for an image and its views, and the epochs [B] in them; and
+    ``sketches`` [B, V, P], a few pixels of each view, by which other views are noticed."""
 
     seeds: Tensor
     epochs: Tensor
+    sketches: Tensor
 
 
 @dataclass

@@ -63,10 +63,11 @@ def build_train_loader(
             "--aug-repeats needs images in any order, as folders, torch/ and hfds/ have them, and not a stream: read"
             " hfds/ in place of hfids/, or drop it (--dccd-views gives several views of an image)"
         )
-    if recipe.dccd_view_period and not source.numbered:
+    if (recipe.dccd_view_period or recipe.kd_cache) and not source.numbered:
+        flag = "--dccd-view-period" if recipe.dccd_view_period else "--kd-cache"
         raise UserError(
-            "--dccd-view-period needs images with numbers, which come again in each epoch: timm's wds/ and tfds/ have"
-            " none; read tars by hfids/, or drop it"
+            f"{flag} needs images with numbers, which come again in each epoch: timm's wds/ and tfds/ have none; read"
+            " tars by hfids/, or drop it"
         )
     batches = batches_per_epoch(recipe, source, rank.world)
     reading = _train_reading(recipe, source, data_config, num_classes, rank)

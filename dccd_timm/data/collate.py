@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from dccd_timm.batch import Batch, Draws
@@ -37,8 +39,17 @@ class Collate:
         flat = default_collate([view for image in views for view in image])
         batch = Batch(flat.unflatten(0, (len(views), -1)), torch.tensor(targets), skipped, fatal)
         if all(draws):
-            batch.draws = Draws(*torch.tensor(draws).unbind(1))
+            seeds, epochs = map(torch.tensor, zip(*draws, strict=True))
+            batch.draws = Draws(seeds, epochs, sketch(batch.views))
         return batch
+
+
+def sketch(views: UInt8[Tensor, "B V C H W"] | Float[Tensor, "B V C H W"]) -> UInt8[Tensor, "B V P"]:
+    """At most 4 x 4 pixels of each view, on a grid in its middle channel, as bytes."""
+    height, width = views.shape[-2:]
+    rows, columns = (torch.arange(min(4, size)) * size // min(4, size) + size // 8 for size in (height, width))
+    pixels = views[:, :, views.shape[2] // 2][:, :, rows[:, None], columns].flatten(2)
+    return pixels if pixels.dtype == torch.uint8 else (32 * pixels + 128).clamp(0, 255).to(torch.uint8)
 
 
 class SkipCounter:

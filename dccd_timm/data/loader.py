@@ -66,6 +66,8 @@ class TrainLoader:
         position: where to begin.
         num_classes: classes of the student, to notice data that is sorted by class.
         resumed: whether ``position`` is a saved one, and not the beginning of an epoch.
+
+    ``before_batch`` is called with each batch before it is given, where it is set.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class TrainLoader:
         resumed: bool = False,
     ) -> None:
         self.resumed = resumed
+        self.before_batch: Callable[[Batch], None] | None = None
         self.source, self.loader, self.batches_per_epoch, self.prepare = source, loader, batches, prepare
         self.skips, self.position, self.num_classes = skips, position, num_classes
         self.side = side_stream(prepare.device)
@@ -101,6 +104,8 @@ class TrainLoader:
             if batch.position is not None:
                 self.position.positions[batch.worker] = Position(**batch.position)
                 self.position.turn = (batch.worker + 1) % self.position.layout["workers"]
+            if self.before_batch is not None:
+                self.before_batch(batch)
             # not beyond the end of an epoch: the next one may begin without mixing
             if self.side is None or self.position.given % self.batches_per_epoch == 0:
                 yield batch

@@ -44,9 +44,9 @@ def coerce(spec: Field[Any], value: Any) -> Any:
 
 def _scalar(kind: Kind, value: Any, declared: Option) -> Any:
     result = _typed(kind.base, value)
-    if kind.choices and result not in kind.choices and not (declared.or_pixels and _is_size(result)):
-        pixels = ", or a number of pixels" if declared.or_pixels else ""
-        raise UserError(f"must be one of {', '.join(c for c in kind.choices if c)}{pixels}, got {value!r}")
+    if kind.choices and result not in kind.choices and not (declared.or_number and _is_number(result)):
+        number = f", or a number of {declared.or_number}" if declared.or_number else ""
+        raise UserError(f"must be one of {', '.join(c for c in kind.choices if c)}{number}, got {value!r}")
     if declared.low is not None and result < declared.low:
         raise UserError(f"must be at least {declared.low:g}, got {value!r}")
     if declared.high is not None and result > declared.high:
@@ -54,7 +54,7 @@ def _scalar(kind: Kind, value: Any, declared: Option) -> Any:
     return result
 
 
-def _is_size(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return text.isdecimal() and int(text) > 0
 
 

@@ -93,7 +93,7 @@ class Images:
         measures=True,
     )
     input_img_mode: str | None = _data(
-        None, "PIL mode of the images (default: L for 1 channel, RGB for 3)", measures=True
+        None, "PIL mode of the images (default: L for 1 channel, RGB for 3)", measures=True, views=True
     )
     input_key: str | None = _data(None, "column of the images (default: found by its name)", measures=True)
     target_key: str | None = _data(
@@ -113,7 +113,7 @@ class Images:
     )
     workers: int = _data(4, "loader processes per rank", "-j", low=0, resume="free")
     pin_mem: bool = _data(False, "pin CPU memory for faster copies to the GPU", resume="free")
-    no_prefetcher: bool = _data(False, "normalise in the loader's workers and not on the device")
+    no_prefetcher: bool = _data(False, "normalise in the loader's workers and not on the device", views=True)
     batch_size: int = _data(128, "images per rank and step; each brings --dccd-views views", "-b", low=1, usual=True)
     seed: int = option(42, "random seed", group="Run")
     in_chans: int | None = option(None, "image channels (default: 3)", low=1, group="Model")
@@ -135,7 +135,9 @@ class Data(Images):
         no_effect=(_SIZED, NO_VALIDATION),
         measures=True,
     )
-    pil_views: bool = _data(False, "draw training views with Pillow as timm does, and not with faster uint8 kernels")
+    pil_views: bool = _data(
+        False, "draw training views with Pillow as timm does, and not with faster uint8 kernels", views=True
+    )
     validation_batch_size: int | None = _data(
         None, "images per rank in validation", "-vb", low=1, no_effect=(NO_VALIDATION,), resume="free"
     )

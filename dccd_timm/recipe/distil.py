@@ -48,6 +48,7 @@ _NO_SOFTENING = NoEffect(
     lambda v: LOGIT_LOSSES[v["kd_loss_type"]].temperature is None, "kd_loss_type wttm has kd_wttm_gamma in its place"
 )
 _NO_TEACHER = without("kd_model_name", "no teacher is named: set kd_model_name")
+_NO_CACHE = without("kd_cache")
 _NO_CONTRAST = NoEffect(lambda v: v["dccd_contrast_weight"] == 0, "dccd_contrast_weight is 0")
 _NO_DIFFERENCE = NoEffect(lambda v: v["dccd_difference_weight"] == 0, "dccd_difference_weight is 0")
 _NO_SOFTMAX = NoEffect(lambda v: v["dccd_difference_loss"] == "mse", "dccd_difference_loss mse has no temperature")
@@ -95,7 +96,7 @@ class Distil:
         "own",
         "size at which the teacher sees the views: its configuration's, the student's, or N pixels",
         choices=("own", "student"),
-        or_pixels=True,
+        or_number="pixels",
         no_effect=(_NO_TEACHER,),
     )
     allow_weak_teacher: bool = _kd(
@@ -103,6 +104,24 @@ class Distil:
         "train although the teacher is near chance on the validation split, or below a pretrained student",
         no_effect=(_NO_TEACHER,),
         resume="free",
+    )
+    kd_cache: str | None = _kd(
+        None,
+        "folder that keeps the teacher's answers to the views, which are computed once and read from then on",
+        no_effect=(_NO_TEACHER, _NOT_DISTILLED),
+        published="no",
+    )
+    kd_cache_logits: str = _kd(
+        "float16",
+        "how it keeps logits and maps: float16, float32, or the K highest logits with the mass of the rest",
+        choices=("float16", "float32"),
+        or_number="classes",
+        no_effect=(_NO_CACHE,),
+    )
+    kd_cache_map: Literal["grid", "pooled"] = _kd(
+        "grid",
+        "how it keeps maps: on the grid that both networks have in common, or averaged over it, and compared so",
+        no_effect=(_NO_CACHE, _NOT_DCCD),
     )
     kd_distill_type: str = _kd(
         "logit",
@@ -171,18 +190,26 @@ class Distil:
     kd_token_distill_type: Literal["soft", "hard"] = _kd(
         "soft", "token: soft or hard teacher targets", no_effect=(_NOT_TOKEN,)
     )
-    dccd_views: int = _dccd(None, "augmented views per image, for every method (default: 2 for dccd, 1 else)", low=1)
+    dccd_views: int = _dccd(
+        None, "augmented views per image, for every method (default: 2 for dccd, 1 else)", low=1, views=True
+    )
     dccd_view_aug: tuple[str, ...] = _dccd(
-        ("same",), "how the views relate: same, weak-strong, near, or one value a view: strong, weak, near:K"
+        ("same",),
+        "how the views relate: same, weak-strong, near, or one value a view: strong, weak, near:K",
+        views=True,
     )
     dccd_near_shift: int | None = _dccd(
-        None, "near: largest shift in pixels (default: 1/50 of the size)", low=0, no_effect=(_NO_NEAR_VIEW,)
+        None, "near: largest shift in pixels (default: 1/50 of the size)", low=0, no_effect=(_NO_NEAR_VIEW,), views=True
     )
     dccd_near_noise: float = _dccd(
-        0.02, "near views: standard deviation of the noise, pixels in 0 ... 1", low=0, no_effect=(_NO_NEAR_VIEW,)
+        0.02,
+        "near views: standard deviation of the noise, pixels in 0 ... 1",
+        low=0,
+        no_effect=(_NO_NEAR_VIEW,),
+        views=True,
     )
     dccd_view_period: int = _dccd(
-        0, "if above 0: epoch e shows the views of epoch e mod K, in an order of its own", low=0
+        0, "if above 0: epoch e shows the views of epoch e mod K, in an order of its own", low=0, views=True
     )
     dccd_contrast_weight: float = _dccd(5.0, "weight of the channel contrast term", low=0, no_effect=(_NOT_DCCD,))
     dccd_contrast_temperature: float = _dccd(

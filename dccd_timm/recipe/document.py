@@ -71,7 +71,7 @@ def _values(spec: Field[Any]) -> str:
     if kind.base is dict:
         return "`key=value` ..."
     if kind.choices:
-        return ", ".join([*(f"`{choice}`" for choice in kind.choices if choice), *["pixels"] * declared.or_pixels])
+        return ", ".join(filter(None, [*(f"`{choice}`" for choice in kind.choices if choice), declared.or_number]))
     one, several = _NOUNS[kind.base]
     text = f"{declared.count} {several}" if declared.count else several if kind.many else one
     if declared.low is not None and declared.high is not None:

@@ -14,6 +14,7 @@ class Method:
         needs: what it reads of a teacher: ``logits``, ``features`` (the pooled ones), ``maps`` (before pooling).
         paper: where it was published.
         weight: of its distillation loss, where none is given; None leaves it to the loss between logits.
+        cached: whether --kd-cache keeps all that it reads of a teacher.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Method:
     needs: tuple[str, ...] = ()
     paper: str = ""
     weight: float | None = None
+    cached: bool = False
 
     @property
     def distills(self) -> bool:
@@ -90,21 +92,22 @@ METHODS = {
     method.name: method
     for method in (
         Method("none", "no distillation", ("task_loss",)),
-        Method("logit", "KD on logits", ("task_loss", "kd_loss"), ("logits",)),
+        Method("logit", "KD on logits", ("task_loss", "kd_loss"), ("logits",), cached=True),
         Method("feature", "KD on features", ("task_loss", "kd_loss"), ("features",)),
-        Method("token", "KD by token", ("task_loss", "distill_loss"), ("logits",)),
+        Method("token", "KD by token", ("task_loss", "distill_loss"), ("logits",), cached=True),
         Method("fitnet", "FitNet", _TASK_AND_FEATURE, ("maps",), "Romero et al., ICLR 2015", 100.0),
         Method("at", "attention transfer", _TASK_AND_FEATURE, ("maps",), "Zagoruyko, Komodakis, ICLR 2017", 1000.0),
         Method("sp", "similarity-preserving KD", _TASK_AND_FEATURE, ("maps",), "Tung, Mori, ICCV 2019", 3000.0),
         Method("rkd", "relational KD", _TASK_AND_FEATURE, ("maps",), "Park et al., CVPR 2019", 1.0),
         Method("wkd", "WKD-F", _TASK_AND_FEATURE, ("maps",), "Lv et al., NeurIPS 2024", 0.02),
-        Method("ofa", "OFA-KD", _TASK_AND_FEATURE, ("logits", "maps"), "Hao et al., NeurIPS 2023", 1.0),
+        Method("ofa", "OFA-KD", _TASK_AND_FEATURE, ("logits", "maps"), "Hao et al., NeurIPS 2023", 1.0, cached=True),
         Method(
             "dccd",
             "DCCD",
             ("task_loss", "kd_loss", "contrast_loss", "difference_loss"),
             ("logits", "maps"),
             "Liu et al., TNNLS 2023",
+            cached=True,
         ),
     )
 }

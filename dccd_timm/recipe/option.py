@@ -52,7 +52,7 @@ class Option:
         flags: further spellings on the command line.
         each: a spelling that takes one value of several and may be given several times.
         choices: the values that are allowed, where the annotation is not a ``Literal`` that names them.
-        or_pixels: a whole number is allowed beside the choices.
+        or_number: what a whole number is of, where one is allowed beside the choices: ``pixels``.
         count: number of values of a tuple.
         const: value of the flag when it is given without one.
         low, high: range, both included.
@@ -62,6 +62,7 @@ class Option:
             go on; ``once``: the option is about one start of the program, and is not remembered.
         measures: a validation's result depends on it, so that a best score from before the change does not count.
         usual: one of the few that --help shows; --help-all shows every one.
+        views: the pixels of a training view depend on it.
         published: how it is shown in a published run: as it is; not at all; or, for a ``file``, ``model`` or
             ``dataset``, by its name without the place on the author's machine.
     """
@@ -71,7 +72,7 @@ class Option:
     flags: tuple[str, ...] = ()
     each: str = ""
     choices: tuple[str, ...] = ()
-    or_pixels: bool = False
+    or_number: str = ""
     count: int | None = None
     const: str | None = None
     low: float | None = None
@@ -80,6 +81,7 @@ class Option:
     resume: Literal["free", "listed", "refused", "once"] = "listed"
     measures: bool = False
     usual: bool = False
+    views: bool = False
     published: Literal["yes", "no", "file", "model", "dataset"] = "yes"
 
 

@@ -140,7 +140,7 @@ def _add_flag(group: argparse._ArgumentGroup, spec: Field[Any], is_shown: bool) 
     elif declared.const:
         keywords |= {"nargs": "?", "const": declared.const}
     if kind.choices:
-        keywords["metavar"] = "{" + ",".join([*filter(None, kind.choices), *["N"] * declared.or_pixels]) + "}"
+        keywords["metavar"] = "{" + ",".join([*filter(None, kind.choices), *["N"] * bool(declared.or_number)]) + "}"
     else:
         keywords["metavar"] = {dict: "K=V", int: "N", float: "X", str: "S"}[kind.base]
     if declared.each:  # one value, so that an argument after it is none of its values

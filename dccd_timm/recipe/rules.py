@@ -55,7 +55,7 @@ def no_effect(settings: type, name: str, values: Values, refused: bool = True) -
 
 def contradictions(recipe: Recipe) -> list[str]:
     """One line for each pair of settings that cannot hold together."""
-    return [*_of_method(recipe), *_of_views(recipe), *_of_images(recipe), *_of_run(recipe)]
+    return [*_of_method(recipe), *_of_cache(recipe), *_of_views(recipe), *_of_images(recipe), *_of_run(recipe)]
 
 
 def advice(recipe: Recipe) -> Iterator[str]:
@@ -92,6 +92,26 @@ def _of_headless_teacher(recipe: Recipe) -> Iterator[str]:
             yield f"kd_teacher_head drop takes away the logits that {name} {value} reads: choose another method"
     if recipe.kd_distill_type == "dccd" and recipe.distill_loss_weight:
         yield f"kd_teacher_head drop leaves KD no logits: drop distill_loss_weight {recipe.distill_loss_weight:g}"
+
+
+def _of_cache(recipe: Recipe) -> Iterator[str]:
+    """Why a teacher's answers cannot be kept."""
+    if not recipe.kd_cache:
+        return
+    method = METHODS[recipe.kd_distill_type]
+    if method.distills and not method.cached:
+        others = ", ".join(other.name for other in METHODS.values() if other.cached)
+        yield f"kd_cache keeps logits and the map of the contrast, {method.name} needs more: drop it, or use {others}"
+    if recipe.mixes:
+        yield "kd_cache keeps answers to single images: mixup and cutmix mix them before the teacher sees them; drop it"
+    drawn = (recipe.reprob > 0 and not recipe.no_prefetcher) or any(w.startswith("near") for w in recipe.dccd_view_aug)
+    if drawn and not recipe.dccd_view_period:
+        yield (
+            "kd_cache needs erased boxes and near copies that belong to an image and not to a batch: set"
+            f" dccd_view_period, to {recipe.epochs} for views that never come again"
+        )
+    if recipe.kd_cache_map == "pooled" and recipe.dccd_contrast_weight == 0:
+        yield "kd_cache_map has no effect: dccd_contrast_weight is 0"
 
 
 def _of_views(recipe: Recipe) -> Iterator[str]:

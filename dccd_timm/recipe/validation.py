@@ -45,7 +45,7 @@ class Validation(Device, Network, Images):
         "own",
         "size at which the teacher sees the images: its configuration's, the model's, or N pixels",
         choices=("own", "student"),
-        or_pixels=True,
+        or_number="pixels",
         no_effect=(_NO_TEACHER,),
     )
     in_chans: int | None = _model(None, "image channels (default: the model's)", low=1)

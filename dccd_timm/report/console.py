@@ -34,8 +34,8 @@ class StartFacts:
 
     ``gmacs`` are billions of multiply-accumulates for one image by network, None where they cannot be counted;
     ``has_logits`` is false for a teacher without a head; ``teacher_sees`` says what is done to a view before the
-    teacher sees it, if anything; ``terms`` are the weights of the loss terms; ``input_size`` is [C, H, W];
-    ``columns`` are those of images and classes.
+    teacher sees it, if anything; ``answers`` describes the folder that keeps its answers, if there is one; ``terms``
+    are the weights of the loss terms; ``input_size`` is [C, H, W]; ``columns`` are those of images and classes.
     """
 
     student: NetworkReport
@@ -43,6 +43,7 @@ class StartFacts:
     teacher_sees: str
     has_logits: bool = True
     evaluated: dict[str, int] | None = None
+    answers: str = ""
     gmacs: dict[str, float | None]
     terms: dict[str, float]
     train: SplitFacts
@@ -70,6 +71,7 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     lines = {
         "teacher": _teacher(facts.teacher, facts) if facts.teacher else "",
         "fed": f"the teacher sees {facts.teacher_sees}" if facts.teacher_sees else "",
+        "answers": facts.answers,
         "student": f"{_network(facts.student, facts.gmacs.get('student'))}, sees {size},"
         f" weights: {weights_of(facts.student)}",
         "data": _split(facts.train),

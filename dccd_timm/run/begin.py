@@ -28,6 +28,8 @@ def begin_run(
     Raises:
         UserError: when the disk refuses.
     """
+    if training.answers is not None:
+        training.answers.begin(teacher_report(recipe, training))
     if accelerator.is_main_process:
         clean_up(folder)
         resumed = point.state is not None
@@ -50,13 +52,15 @@ def start_facts(
     teacher, evaluation = teacher_report(recipe, training), training.teacher_evaluation
     if teacher and evaluation:
         add_metrics(teacher, "teacher", evaluation)
+    costs = networks_gmacs(training)
     return StartFacts(
         student=student_report(recipe, training.student, training.student),
         teacher=teacher,
         evaluated=evaluation.counts if evaluation else None,
         has_logits=training.teacher is None or training.teacher.num_classes > 0,
         teacher_sees=training.teacher.conversions(training.data_config["input_size"]) if training.teacher else "",
-        gmacs=networks_gmacs(training),
+        gmacs=costs,
+        answers=training.answers.describe(costs["student"]) if training.answers else "",
         terms=term_weights(training.task),
         train=_split_facts(recipe, splits.train, recipe.train_split, num_classes),
         val=_split_facts(recipe, splits.val, recipe.val_split, None) if splits.val else None,
@@ -80,6 +84,8 @@ def networks_gmacs(training: Training) -> dict[str, float | None]:
     """Billions of multiply-accumulates of both networks for one image."""
     size = tuple(training.data_config["input_size"])
     costs = {"student": gmacs(training.student, size)}
-    if teacher := training.teacher:
+    if training.answers and training.answers.teacher:
+        costs["teacher"] = training.answers.teacher.facts.gmacs
+    elif teacher := training.teacher:
         costs["teacher"] = gmacs(teacher.model, teacher.input_size(size))
     return costs

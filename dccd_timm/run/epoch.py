@@ -71,6 +71,8 @@ class EpochEnd:
         """
         self.skipped_updates = progress.skipped_updates
         self._count(progress)
+        if self.training.answers and (progress.complete or progress.stop):
+            self.training.answers.end_epoch()
         # a validation that is interrupted is repeated by the resume
         done = progress.complete and self._end_epoch(progress)
         self._save(progress, done)
@@ -82,6 +84,8 @@ class EpochEnd:
         recipe, training, num_epochs = self.recipe, self.training, self.training.schedule.num_epochs
         self.signals.close()
         training.loader.close()
+        if training.answers:
+            training.answers.close()
         best = choose_weights(recipe, self.splits, training, self.folder, self.accelerator, self.best, num_epochs - 1)
         if best is not None and best != self.best and self.accelerator.is_main_process:
             record_best(self.folder, best)  # or a longer training would replace it by a student that is worse

@@ -37,6 +37,7 @@ from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import describe, read_settings
+from dccd_timm.task.answered import AnsweredTeacher
 from dccd_timm.task.build import term_weights
 
 _logger = logging.getLogger(__name__)
@@ -152,6 +153,8 @@ def teacher_report(recipe: Recipe, training: Training) -> NetworkReport | None:
     """The teacher without metrics, and where its weights come from; None without one."""
     if training.teacher is None or recipe.kd_model_name is None:
         return None
+    if isinstance(training.teacher, AnsweredTeacher) and training.teacher.loaded is None:
+        return NetworkReport.from_json(training.teacher.facts.network)
     model = training.teacher.model
     source = origin(recipe.kd_model_name, model, pretrained=not recipe.kd_teacher_checkpoint)
     network = _describe(recipe.kd_model_name, model, training.teacher.num_parameters)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,10 +26,12 @@ from dccd_timm.models.timm_model import as_timm
 from dccd_timm.models.weights import hash_weights
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
+from dccd_timm.run.cache import AnswerCache, open_cache
 from dccd_timm.run.classes import number_split, number_student
 from dccd_timm.run.export import check_own_network
 from dccd_timm.run.load_teacher import evaluated_teacher, load_run_teacher
 from dccd_timm.run.probe import Probe, find_probe
+from dccd_timm.task.answered import AnsweredTeacher
 from dccd_timm.task.build import build_task, teacher_of
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +66,7 @@ class Training:
 
     ``teacher`` takes the student's images; ``teacher_weights`` is a hash of its weights, ``teacher_probe`` the head
     that it got, if any, ``teacher_evaluation`` its validation before the training, and ``teacher_key`` what that
-    depends on, empty when it is kept already.
+    depends on, empty when it is kept already. ``answers`` are those that the teacher keeps, with --kd-cache.
     """
 
     student: nn.Module
@@ -78,6 +81,7 @@ class Training:
     teacher_probe: Probe | None = None
     teacher_evaluation: Evaluation | None = None
     teacher_key: str = ""
+    answers: AnswerCache | None = None
 
 
 def build_training(
@@ -101,28 +105,50 @@ def build_training(
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = _build_student(recipe, splits.train.names)
     num_classes = as_timm(student).num_classes
-    teacher = load_run_teacher(recipe, num_classes, splits.train.names, main)
     prepare_worker = worker_preparation(recipe.device_modules)
     rank = Rank(device, accelerator.process_index, accelerator.num_processes, prepare_worker)
     dtype, probe = teacher_dtype(recipe, accelerator), None
+    cache = open_cache(recipe, splits.train, data_config, accelerator)
+    load = partial(load_run_teacher, recipe, num_classes, splits.train.names, main)
+    teacher = cache.find_teacher(load, dtype) if cache else load()
     if teacher is not None and recipe.kd_teacher_probe:
         frozen = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
         probe = find_probe(recipe, splits.train, frozen, data_config, num_classes, rank, accelerator, folder)
         teacher = probe.on(teacher)
-    teacher_weights = hash_weights(teacher) if teacher is not None and splits.val is not None else ""
+    teacher_weights = _hash_teacher(teacher, splits, cache)
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)
     task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
+    if cache is not None:
+        cache.attach(task, teacher_weights)
     optimizer = _prepare(recipe, task, accelerator)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
-    val = None
-    if splits.val is not None:
-        check_readable(recipe, splits.val, data_config, rank)  # now, not after an epoch
-        val = build_eval_loader(recipe, splits.val, data_config, num_classes, rank, recipe.validation_batch_size)
+    val = _build_validation(recipe, splits.val, data_config, num_classes, rank)
     schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
     evaluated = teacher_of(task)
     if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
         evaluated = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
-    return Training(student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights, probe)
+    if cache is not None and cache.teacher is not None:
+        loader.before_batch = cache.teacher.announce
+    return Training(
+        student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights, probe, answers=cache
+    )
+
+
+def _build_validation(
+    recipe: Recipe, split: Source | None, data_config: DataConfig, num_classes: int, rank: Rank
+) -> EvalLoader | None:
+    """The loader of a validation split, if there is one; its first image is read now, not after an epoch."""
+    if split is None:
+        return None
+    check_readable(recipe, split, data_config, rank)
+    return build_eval_loader(recipe, split, data_config, num_classes, rank, recipe.validation_batch_size)
+
+
+def _hash_teacher(teacher: nn.Module | None, splits: Splits, cache: AnswerCache | None) -> str:
+    """A hash of the teacher's weights, where something is compared by it."""
+    if teacher is None or (splits.val is None and cache is None):
+        return ""
+    return cache.weights if cache and isinstance(teacher, AnsweredTeacher) else hash_weights(teacher)
 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:

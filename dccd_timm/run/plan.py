@@ -54,7 +54,7 @@ def plan_training(recipe: Recipe, publisher: Publisher) -> Plan:
     folder = choose_folder(recipe, accelerator)
     if recipe.resume:
         refuse_changes(find_changes(read_settings(folder), recipe), recipe)
-    here = dataclasses.replace(here, torchcompile=None)
+    here = dataclasses.replace(here, torchcompile=None, kd_cache=None)  # planned as it fills its answers
     splits = open_splits(here)
     training = build_training(here, splits, accelerator, 0, None)
     return _Planner(here, splits, training, accelerator, device).plan()

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
@@ -44,7 +45,9 @@ def evaluate_teacher(
     if training.teacher is None or not training.teacher.num_classes or training.val is None or splits.val is None:
         return
     key = _key(recipe, splits.val, training, accelerator) if accelerator.is_main_process else ""
-    known = _read(folder, key) if key else None
+    known = (
+        _read([folder, folder / "control", folder.parent / "control", *_answers_folder(training)], key) if key else None
+    )
     # the features are those of each rank's own images, and only the main process shows them
     shared: Evaluation | None = broadcast_object_list([known and dataclasses.replace(known, features={})])[0]
     student_top1 = None
@@ -68,13 +71,24 @@ def evaluate_teacher(
         _refuse(recipe, training.teacher_evaluation, fault, accelerator)
 
 
+def _answers_folder(training: Training) -> list[Path]:
+    """The folder with the teacher's answers to training views, where there is one."""
+    return [training.answers.folder] if training.answers else []
+
+
 def write_evaluation(training: Training, folder: Path) -> None:
-    """Keep what a teacher answered in the ``folder`` of its run, for resumes and the report, unless it is kept."""
+    """Keep what a teacher answered in the ``folder`` of its run, for resumes and the report, and where its answers to
+    training views are kept, for runs that do not load it; unless it is kept."""
     evaluation = training.teacher_evaluation
     if evaluation is None or not training.teacher_key:
         return
+    for target in (folder, *(_answers_folder(training) if training.answers and training.answers.store.writes else [])):
+        _write_evaluation(evaluation, training.teacher_key, target)
+
+
+def _write_evaluation(evaluation: Evaluation, key: str, folder: Path) -> None:
     tensors = {"target": evaluation.target, "answers": evaluation.answers[_NAME], **evaluation.features}
-    metadata = {"key": training.teacher_key, "metrics": evaluation.metrics[_NAME], "skipped": evaluation.skipped}
+    metadata = {"key": key, "metrics": evaluation.metrics[_NAME], "skipped": evaluation.skipped}
     texts = {name: json.dumps(value) for name, value in metadata.items()}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with logged_failure("a resume will evaluate the teacher again", folder):
@@ -131,11 +145,12 @@ def _key(recipe: Recipe, split: Source, training: Training, accelerator: Acceler
     return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
 
 
-def _read(folder: Path, key: str) -> Evaluation | None:
-    """What the run in ``folder`` kept under this ``key``, or its first control, or that of a run that it belongs to."""
-    for path in (folder / EVALUATION, folder / "control" / EVALUATION, folder.parent / "control" / EVALUATION):
+def _read(folders: Sequence[Path], key: str) -> Evaluation | None:
+    """What was kept under this ``key`` in one of the ``folders``: of a run, its first control or the run that it
+    belongs to, or of answers to training views."""
+    for folder in folders:
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(folder / EVALUATION, framework="pt") as file:
                 texts = file.metadata() or {}
                 if json.loads(texts.get("key", "null")) != key:
                     continue

@@ -13,6 +13,7 @@ from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.failures import explain
 from dccd_timm.launch.ranks import all_together
 from dccd_timm.recipe import Recipe
+from dccd_timm.recipe.methods import METHODS
 from dccd_timm.recipe.rules import advice
 from dccd_timm.report.schema import Report
 from dccd_timm.run.folder import UntrainedFolder, choose_folder, control_folder, restarted
@@ -72,12 +73,18 @@ def train_control(
     if report and (report.epochs >= num_epochs(recipe) or newest_state(folder) is None):
         return report
     settings = dataclasses.replace(
-        recipe, kd_distill_type=method, dccd_control=(), push_to_hub=None, hub_public=False,
-        hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
+        recipe, kd_distill_type=method, kd_cache=_control_cache(recipe, method), dccd_control=(),
+        push_to_hub=None, hub_public=False, hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
     )  # fmt: skip
     report = train_student(settings, splits, folder, accelerator, publisher, untrained, main=recipe)
     accelerator.free_memory()
     return report
+
+
+def _control_cache(recipe: Recipe, method: str) -> str | None:
+    """The folder of a control's answers: other methods need other parts of them."""
+    kept = recipe.kd_cache and METHODS[method].cached
+    return str(Path(recipe.kd_cache or "") / f"control-{method}") if kept else None
 
 
 def _check_method(recipe: Recipe, wanted: str, folder: Path) -> None:

@@ -67,8 +67,9 @@ def build_task(
             return _dccd(recipe, student, teacher, data_config, teacher_dtype, shared)
         if METHODS[recipe.kd_distill_type].has_feature_loss or _needs_own_logit_task(recipe):
             return _term_task(recipe, student, teacher, criterion, inputs, device)
-        frozen = FrozenTeacher(teacher, mean, std, size, teacher_dtype, img_size=recipe.kd_teacher_img_size).to(device)
-        return _timm_task(recipe, student, frozen, shared)
+        if not isinstance(teacher, FrozenTeacher):
+            teacher = FrozenTeacher(teacher, mean, std, size, teacher_dtype, img_size=recipe.kd_teacher_img_size)
+        return _timm_task(recipe, student, teacher.to(device), shared)
     except UserError:
         raise
     except ValueError as error:
@@ -204,6 +205,14 @@ def teacher_of(task: TrainingTask) -> FrozenTeacher | None:
         assert isinstance(teacher, FrozenTeacher)
         return teacher
     return None
+
+
+def replace_teacher(task: TrainingTask, teacher: FrozenTeacher) -> None:
+    """Give ``teacher`` the place of the one that :func:`teacher_of` finds."""
+    if isinstance(task, TermTask):
+        task.teacher = teacher
+    elif isinstance(task, LogitDistillationTask | FeatureDistillationTask | TokenDistillationTask):
+        task.teacher.model = teacher
 
 
 def _criterion(augment: Augment, soft_targets: bool) -> nn.Module:

@@ -18,6 +18,7 @@ from dccd_timm.models.teacher import check_classes, load_teacher
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe.distil import Distil
 from dccd_timm.recipe.methods import LOGIT_LOSSES
+from dccd_timm.task.answered import AnsweredTeacher
 from dccd_timm.task.contract import TappedTask
 from dccd_timm.task.trainable import TappedStudent
 
@@ -138,11 +139,15 @@ class TermTask(TappedTask):
         self.input_size = tuple(inputs.size or config["input_size"])
         mean, std = inputs.mean or config["mean"], inputs.std or config["std"]
         dtype, img_size = inputs.teacher_dtype or self.dtype, inputs.teacher_img_size
-        self.teacher = FrozenTeacher(teacher_model, mean, std, self.input_size, dtype, fold=True, img_size=img_size)
-        self.teacher.to(self.device)
+        if not isinstance(teacher_model, FrozenTeacher):
+            teacher_model = FrozenTeacher(
+                teacher_model, mean, std, self.input_size, dtype, fold=True, img_size=img_size
+            )
+        self.teacher = teacher_model.to(self.device)
         self.views: int | None = None  # of each image in a batch, where a term depends on it
         self._checked = False
         self.teacher_stages: list[int] = []
+        self.grids: list[tuple[int, int] | None] = []
         self.trainable_module = TappedStudent(student_model)
         self.criterion = resolve_classification_loss(criterion, self.device, criterion_kwargs=criterion_kwargs)
         self._set_distillation(distillation or Distillation())
@@ -175,10 +180,10 @@ class TermTask(TappedTask):
     def stage_shapes(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
         """Channels, height and width of the maps of every stage, of the student and of the teacher."""
         student = self._trainable().student
-        return (
-            probe(student, self.input_size, "student"),
-            probe(self.teacher.model, self.teacher.input_size(self.input_size), "teacher"),
-        )
+        own = probe(student, self.input_size, "student")
+        if isinstance(self.teacher, AnsweredTeacher):
+            return own, self.teacher.stage_shapes(self.input_size)
+        return own, probe(self.teacher.model, self.teacher.input_size(self.input_size), "teacher")
 
     def tap(
         self,
@@ -189,7 +194,7 @@ class TermTask(TappedTask):
     ) -> None:
         """Read these stages of both networks in each step; arguments as of :class:`TappedStudent`."""
         student = self._trainable().student
-        self.teacher_stages = list(teacher_stages)
+        self.teacher_stages, self.grids = list(teacher_stages), list(grids)
         self.trainable_module = TappedStudent(student, stages, grids, maps).to(device=self.device, dtype=self.dtype)
 
     def _task_loss(self, answers: Answers) -> Tensor:

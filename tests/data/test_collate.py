@@ -7,7 +7,7 @@ import torch
 
 from dccd_timm.batch import Batch
 from dccd_timm.data.build import Rank, build_train_loader
-from dccd_timm.data.collate import Collate, SkipCounter
+from dccd_timm.data.collate import Collate, SkipCounter, sketch
 from dccd_timm.data.decode import Sample
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
@@ -66,3 +66,15 @@ def test_skipped_images_are_counted_once_and_up_to_the_limit():
     assert skips.count == 3 and skips.names == ["a", "b"]
     with pytest.raises(UserError, match="4 images could not be read, more than --max-data-errors 3; the first: a"):
         skips.check(Batch.empty([("c", 1)]))
+
+
+@pytest.mark.parametrize("size", [(48, 40), (3, 5), (1, 1)])
+def test_a_sketch_is_a_few_pixels_of_each_view(size):
+    views = torch.randint(0, 256, (2, 3, 3, *size), dtype=torch.uint8)
+    found = sketch(views)
+    assert found.dtype == torch.uint8 and found.shape == (2, 3, min(4, size[0]) * min(4, size[1]))
+    other = views.clone()
+    other[1, 2] = views[0, 0]
+    assert not (sketch(other) != found)[:, :2].any() and torch.equal(sketch(other)[1, 2], found[0, 0])
+    normalised = (views.float() / 255 - 0.5) / 0.25
+    assert (sketch(normalised).float() - (found.float() / 255 - 0.5) / 0.25 * 32 - 128).abs().max() <= 1

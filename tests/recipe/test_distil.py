@@ -59,6 +59,25 @@ def test_views_follow_the_method():
         (f"{TEACHER} --dccd-control none logit", "dccd_control logit is the method itself"),
         (f"{DCCD} --dccd-control none none", "dccd_control names a method twice: none none"),
         ("--reprob 0.2 --resplit", "set dccd_views to 2"),
+        ("--kd-cache answers", "no effect: no teacher is named"),
+        (f"{TEACHER} --kd-cache-logits float32", "no effect: kd_cache is not set"),
+        (f"{TEACHER} --kd-cache a --kd-cache-logits half", "float16, float32, or a number of classes, got 'half'"),
+        (f"{TEACHER} --kd-cache a --kd-cache-map pooled", "no effect: only kd_distill_type dccd reads it"),
+        (f"{DCCD} --kd-cache a --kd-cache-map pooled --dccd-contrast-weight 0", "no effect: dccd_contrast_weight is 0"),
+        (f"{DCCD} --kd-cache a --mixup 0.2", "mixup and cutmix mix them before the teacher sees them; drop it"),
+        (f"{DCCD} --kd-cache a --cutmix 1", "mixup and cutmix mix them before the teacher sees them; drop it"),
+        (
+            f"{DCCD} --kd-cache a --dccd-view-aug near --epochs 9",
+            "set dccd_view_period, to 9 for views that never come",
+        ),
+        (f"{TEACHER} --kd-cache a --reprob 0.1", "belong to an image and not to a batch: set dccd_view_period"),
+        *(
+            (
+                f"{TEACHER} --kd-cache a --kd-distill-type {method}",
+                f"{method} needs more: drop it, or use logit, token, ofa, dccd",
+            )
+            for method in ("feature", "fitnet", "at", "sp", "rkd", "wkd")
+        ),
     ],
 )
 def test_mistakes(flags, message):

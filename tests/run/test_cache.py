@@ -1,0 +1,218 @@
+"""A run that keeps its teacher's answers, one that reads them and one without end with bitwise the same student."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+
+from dccd_timm.engine import loop
+from dccd_timm.errors import UserError
+from dccd_timm.hub.publisher import HubPublisher
+from dccd_timm.recipe import load_recipe
+from dccd_timm.report.schema import Report
+from dccd_timm.run import load_teacher
+from dccd_timm.run.train import train
+from tests.conftest import ROOT, encoded, write_folders, write_parquet
+from tests.invariants.students import save_teacher
+
+# Whole trainings: not part of the unit ring.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures", "fresh_accelerator")]
+
+STUDENT = ["--model", "resnetv2_18", "--model-kwargs", "layers=(1,1,1)", "channels=(8,16,24)", "stem_chs=8"]
+VARIED = ["--dccd-views", 3, "--dccd-view-aug", "near", "--reprob", 0.5, "--grad-accum-steps", 2]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """24 images in folders and in parquet files, and a teacher of another width than the student."""
+    root = tmp_path_factory.mktemp("inputs")
+    write_folders(root / "folder", per_class=(8, 2))
+    write_parquet(root / "stream", per_class=(8, 2))
+    save_teacher(root / "teacher", "test_resnet")
+    return root
+
+
+def images_from(inputs, kind):
+    if kind == "folder":
+        return ["--data-dir", inputs / "folder"]
+    return ["--dataset", f"{kind}/{inputs / 'stream'}", "--val-split", "test"]
+
+
+class Trainings:
+    """Trains in this process; a name is a run's."""
+
+    def __init__(self, inputs, folder):
+        self.inputs, self.folder = inputs, folder
+
+    def __call__(self, name, *flags, cache=True, kind="folder"):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        words = [
+            *images_from(self.inputs, kind), *STUDENT, "--kd-model-name", f"local-dir:{self.inputs / 'teacher'}",
+            "--kd-distill-type", "dccd", "--allow-weak-teacher", "--img-size", 48, "-b", 6, "-j", 0, "--epochs", 3,
+            "--lr", 0.05, "--warmup-epochs", 0, "--device", "cpu", "--dccd-view-period", 2, "--recovery-interval", 1,
+            "--output", self.folder, "--experiment", name,
+        ]  # fmt: skip
+        kept = ["--kd-cache", self.folder / "answers", "--kd-cache-logits", "float32"] if cache else []
+        recipe = load_recipe([str(word) for word in [*words, *kept, *flags]])
+        train(recipe, HubPublisher(recipe))
+        return safetensors.torch.load_file(self.folder / name / "last" / "model.safetensors")
+
+
+@pytest.fixture
+def run(inputs, tmp_path):
+    return Trainings(inputs, tmp_path)
+
+
+@pytest.fixture
+def no_teacher(monkeypatch):
+    """From its call on, a teacher that is loaded ends the test."""
+
+    def forbid():
+        monkeypatch.setattr(load_teacher, "load_teacher", lambda *_, **__: pytest.fail("the teacher was loaded"))
+
+    return forbid
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        ("folder", VARIED),
+        ("hfids", []),
+        ("hfds", ["--kd-distill-type", "logit", "--dccd-views", 1, "--epochs", 2, "--dccd-view-period", 1]),
+    ],
+    ids=["folder, near views, accumulation", "hfids", "hfds, timm's KD"],
+)
+def test_filled_read_and_without_it_is_bitwise_the_same_student(kind, flags, run, no_teacher, capsys):
+    plain = run("plain", *flags, cache=False, kind=kind)
+    filled = run("fill", *flags, kind=kind)
+    assert same(plain, filled)
+    capsys.readouterr()
+    no_teacher()
+    assert same(plain, run("read", *flags, kind=kind))
+    images = 48 if kind != "hfds" else 24
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  answers"))
+    assert re.search(
+        rf"/answers: views of {images} of {images} images are answered, \S+ .B of \S+ .B, .* left on", line
+    )
+    # the report knows the teacher that was not loaded
+    reports = [Report.read(run.folder / name) for name in ("plain", "fill", "read")]
+    for name in ("teacher", "redundancy", "classes"):
+        first, *others = (getattr(report, name) for report in reports)
+        assert first is not None and others == [first] * 2
+    assert reports[0].teacher.top1 is not None
+
+
+def test_killed_while_it_fills_and_resumed(run, monkeypatch):
+    plain = run("plain", *VARIED, cache=False)
+
+    class Killed(BaseException):
+        pass
+
+    step, done = loop.training_step, []
+
+    def killed(*given):
+        done.append(1)
+        if len(done) == 7:  # in the middle of the second epoch's accumulation: half the answers are written
+            raise Killed
+        return step(*given)
+
+    monkeypatch.setattr(loop, "training_step", killed)
+    with pytest.raises(Killed):
+        run("cut", *VARIED)
+    monkeypatch.setattr(loop, "training_step", step)
+    assert same(plain, run("cut", *VARIED, "--resume", run.folder / "cut"))
+
+
+def test_a_shorter_run_is_read_by_a_longer_one_that_loads_the_teacher_in_time(run, caplog):
+    """Another number of images in a batch, too; answers are then those of other batches, equal but for rounding."""
+    plain = run("plain", cache=False)
+    run("short", "--epochs", 1)
+    found = run("long")
+    assert all(torch.allclose(plain[name], found[name], atol=1e-5) for name in plain)
+
+
+def test_answers_of_something_else_are_refused(run, inputs, tmp_path, monkeypatch):
+    run("fill", "--epochs", 1)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "answers").iterdir()}
+    shutil.copytree(inputs / "teacher", tmp_path / "other")
+    weights = torch.load(tmp_path / "other" / "pytorch_model.bin", weights_only=True)
+    weights[next(name for name in weights if name.endswith(".weight"))] *= 1.01
+    torch.save(weights, tmp_path / "other" / "pytorch_model.bin")
+    for flags, line in [
+        (["--scale", 0.5, 1], "differs in views scale 0.08 1 -> 0.5 1:"),
+        (["--seed", 1], "differs in views seed 42 -> 1:"),
+        (["--kd-cache-logits", "float16"], "differs in answers logits float32 -> float16"),
+        (["--kd-distill-type", "logit", "--dccd-views", 2], "teacher folded True -> False, answers stages 2 -> none"),
+        (["--kd-model-name", f"local-dir:{tmp_path / 'other'}"], "differs in teacher weights"),
+        (["--kd-teacher-img-size", 64], "teacher input 3 48 48 -> 3 64 64"),
+        (["--amp", "--amp-dtype", "bfloat16"], "teacher mixed precision no -> bf16"),
+        (["--kd-cache-logits", 3], "the teacher has 3 classes; give fewer, or float16"),
+    ]:
+        with pytest.raises(UserError, match=re.escape(line)):
+            run("refused", "--epochs", 1, *flags)
+        assert not (tmp_path / "refused").exists(), flags
+    (inputs / "folder" / "train" / "cross" / "more.png").write_bytes(b"one more")
+    try:
+        with pytest.raises(UserError, match="data images 24 -> 25, data fingerprint"):
+            run("refused", "--epochs", 1)
+    finally:
+        (inputs / "folder" / "train" / "cross" / "more.png").unlink()
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "answers").iterdir()}
+
+
+def test_an_image_that_was_replaced_is_noticed(run, inputs):
+    run("fill", "--epochs", 1)
+    path = inputs / "folder" / "train" / "cross" / "1.png"
+    old = path.read_bytes()
+    new = encoded(Image.open(path).rotate(90).point(lambda value: 255 - value))
+    assert len(new) <= len(old)
+    path.write_bytes(new + bytes(len(old) - len(new)))
+    try:
+        with pytest.raises(UserError, match="1 images of a batch are not those that the answers in .* belong to"):
+            run("read", "--epochs", 1)
+    finally:
+        path.write_bytes(old)
+
+
+def test_pooled_maps_and_highest_logits_are_small(run):
+    run("fill", "--epochs", 1, "--kd-cache-logits", 2, "--kd-cache-map", "pooled")
+    belongs = json.loads((run.folder / "answers" / "answers.json").read_text())["belongs"]["answers"]
+    assert belongs["maps"] == [[belongs["maps"][0][0], 1, 1]] and belongs["temperature"] == 4.0
+    assert same(*(run(name, "--epochs", 1, "--kd-cache-logits", 2, "--kd-cache-map", "pooled") for name in ("a", "b")))
+
+
+def test_one_run_writes_and_another_reads(run, caplog, monkeypatch):
+    """Both within this process: the lock of the first is held by a program of its own."""
+    script = (
+        "import sys, pathlib, time; from dccd_timm.run.cache import _lock; folder = pathlib.Path(sys.argv[1]);"
+        "folder.mkdir(parents=True); lock = _lock(folder); print('locked', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(run.folder / "answers")], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        run("second", "--epochs", 1)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert "another run writes answers into" in caplog.text
+    assert [path.name for path in (run.folder / "answers").iterdir()] == [".lock"]
+
+
+def test_a_control_keeps_answers_of_its_own(run):
+    run("both", "--epochs", 1, "--dccd-control", "logit")
+    answers = run.folder / "answers"
+    assert list(answers.glob("answers-*")) and list((answers / "control-logit").glob("answers-*"))
