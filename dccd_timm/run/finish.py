@@ -68,7 +68,8 @@ def finish(
     evaluation = None
     if training.val is not None:
         config = training.data_config
-        meter = SensitivityMeter(networks, config["mean"], config["std"], accelerator, recipe.seed)
+        loaded = _loaded(networks, folder)
+        meter = SensitivityMeter(loaded, config["mean"], config["std"], accelerator, recipe.seed)
         evaluation = _evaluate(recipe, networks, training, meter.watch(training.val), accelerator)
         report.sensitivity = meter.result()
     report.student = student_report(recipe, student, training.student)
@@ -83,6 +84,16 @@ def finish(
         write_report(folder, report, evaluation, splits.train.names, folder / "control", publisher)
     accelerator.wait_for_everyone()
     return report
+
+
+def _loaded(networks: dict[str, nn.Module], folder: Path) -> dict[str, nn.Module]:
+    """``networks`` without a teacher whose answers were all read, so that it was never loaded."""
+    teacher = networks.get("teacher")
+    if not isinstance(teacher, AnsweredTeacher) or teacher.loaded is not None:
+        return networks
+    again = f"dccd-timm report {shlex.quote(str(folder))}"
+    _logger.info("the teacher was not loaded, so the report has no sensitivity: `%s` loads it and adds it", again)
+    return {name: network for name, network in networks.items() if network is not teacher}
 
 
 def _evaluate(
