@@ -12,10 +12,15 @@ from PIL import Image
 
 import dccd_timm.models  # noqa: F401  (its networks)
 
-# The same family, where a network is too large to be drawn in a test
-SISTERS = {"regnety_160": "regnety_002"}
-CLASSES = {"uoft-cs/cifar100": 100, "ILSVRC/imagenet-1k": 1000, "data/fashion-mnist": 10}
-SIDES = {"uoft-cs/cifar100": (32, 32, 3), "ILSVRC/imagenet-1k": (80, 80, 3), "data/fashion-mnist": (28, 28)}
+# In place of networks that are too large to be drawn in a test, or that have to be trained first
+SISTERS = {"regnety_160": "regnety_002", "local-dir:output/train/emoji-teacher/best": "test_resnet"}
+CLASSES = {"uoft-cs/cifar100": 100, "ILSVRC/imagenet-1k": 1000, "data/fashion-mnist": 10, "data/emoji": 88}
+SIDES = {
+    "uoft-cs/cifar100": (32, 32, 3),
+    "ILSVRC/imagenet-1k": (80, 80, 3),
+    "data/fashion-mnist": (28, 28),
+    "data/emoji": (64, 64, 3),
+}
 
 
 def pictures(folder: Path, name: str, image: str, target: str, splits: tuple[str, str]) -> Path:
@@ -57,7 +62,7 @@ def shrink(recipe: Path, folder: Path) -> list[str]:
     ]  # fmt: skip
     if name == "ILSVRC/imagenet-1k":
         flags += ["--img-size", 64]
-    if not settings["kd_model_name"].startswith("local-dir:"):
+    if settings["kd_model_name"] in SISTERS or not settings["kd_model_name"].startswith("local-dir:"):
         teacher = settings["kd_model_name"].split(".")[0]
         teacher = SISTERS.get(teacher, teacher)
         weights = folder / f"{teacher}.pth"

@@ -18,7 +18,9 @@ from tests.conftest import ROOT
 from tests.programs.recipes.small import shrink
 
 CIFAR = sorted((ROOT / "recipes" / "cifar100").glob("*.yaml"))
-OTHERS = sorted(path for data in ("imagenet", "fashion-mnist") for path in (ROOT / "recipes" / data).glob("*.yaml"))
+OTHERS = sorted(
+    path for data in ("imagenet", "fashion-mnist", "emoji") for path in (ROOT / "recipes" / data).glob("*.yaml")
+)
 
 
 @pytest.fixture(scope="module")
