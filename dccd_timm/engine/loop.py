@@ -210,7 +210,7 @@ class _Trainer:
     def _log(self, bar: "tqdm[NoReturn]", epoch: int, meter: LossMeter, speed: "_Speed") -> None:
         losses = meter.means(epoch)
         rate, views_per_second = mean_learning_rate(self.optimizer), speed.views_per_second()
-        parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        parts = "  ".join(f"{name.removesuffix('_loss')} {value:.4g}" for name, value in losses.items())
         if bar.disable:
             _logger.info(
                 "epoch %d/%d  update %d  %s  lr %.3g  %.0f views/s",

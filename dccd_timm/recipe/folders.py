@@ -5,6 +5,7 @@ Names of ``hfids/`` and ``hfds/`` that can only be meant as folders are not look
 
 import difflib
 import re
+import shlex
 from pathlib import Path
 
 from dccd_timm.errors import UserError
@@ -45,7 +46,9 @@ def check_model_folder(name: str | None, role: str) -> None:
     if not folder.is_dir():
         raise UserError(f"{role} {name}: {folder} does not exist{_near(folder, 'local-dir:')}")
     run = ModelName.exported(model.place)
-    near = f"did you mean {run.timm_name}?" if run.brings_weights else "give an exported model, such as a run's best/"
+    near = "give an exported model, such as a run's best/"
+    if run.brings_weights:
+        near = f"did you mean {shlex.quote(run.timm_name)}?"
     raise UserError(f"{role} {name}: {folder} has no config.json; {near}")
 
 
@@ -84,7 +87,7 @@ def _near(folder: Path, prefix: str) -> str:
     except OSError:  # there is none, or it may not be read
         return ""
     near = difflib.get_close_matches(folder.name, folders, n=1)
-    return f"; did you mean {prefix}{folders[near[0]]}?" if near else ""
+    return f"; did you mean {shlex.quote(f'{prefix}{folders[near[0]]}')}?" if near else ""
 
 
 def _parents(name: str, data_dir: str | None) -> list[Path]:

@@ -122,11 +122,9 @@ def epoch_line(
     progress: Progress, epochs: int, metrics: dict[str, float], best: tuple[int, float] | None, seconds: float,
     left: float,
 ) -> str:  # fmt: skip
-    """An epoch of so many ``epochs``, counted from 1: its time, losses and top-1, the ``best`` epoch (from 0) with its
-    top-1, and the seconds that are ``left``."""
+    """An epoch of so many ``epochs``, counted from 1: its time, top-1, the ``best`` epoch (from 0) with its top-1, the
+    seconds that are ``left``, and, where a narrow terminal may break the line, its losses."""
     parts = [f"epoch {progress.epoch + 1}/{epochs}", readable_seconds(seconds)]
-    parts += [f"{name} {value:.4g}" for name, value in progress.losses.items()]
-    parts.append(f"{progress.views_per_second:.0f} views/s")
     if "top1" in metrics:
         counts = f" of {metrics['images']} images, {metrics['skipped']} unreadable" if metrics.get("skipped") else ""
         parts.append(f"top-1 {metrics['top1']:.2f} %{counts}")
@@ -134,6 +132,8 @@ def epoch_line(
         parts.append(f"best {best[1]:.2f} % in epoch {best[0] + 1}")
     if progress.epoch + 1 < epochs:
         parts.append(f"{readable_seconds(left)} left")
+    parts += [f"{name.removesuffix('_loss')} {value:.4g}" for name, value in progress.losses.items()]
+    parts.append(f"{progress.views_per_second:.0f} views/s")
     return "  ".join(parts)
 
 
@@ -167,7 +167,7 @@ def print_closing(folder: Path, report: Report, settings: Mapping[str, object] |
         missing = f", {split.skipped} more could not be read" if split.skipped else ""
         lines.append(f"  evaluated on {split.images} images of the split {split.name}{missing}")
     best = folder / "best"
-    lines.append(f"  {best} holds the student: timm.create_model('local-dir:{best}', pretrained=True)")
+    lines.append(f"  {best} holds the student: timm.create_model({f'local-dir:{best}'!r}, pretrained=True)")
     lines.append(f"  {folder / 'report'} holds its pictures and report.json")
     if settings:
         lines += [f"  next: {command}" for command in next_commands(folder, settings)]

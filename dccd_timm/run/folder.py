@@ -145,6 +145,13 @@ def control_folder(run: Path, recipe: Recipe, method: str) -> Path:
     return run / ("control" if method == recipe.dccd_control[0] else f"control-{method}")
 
 
+def kept_folders(folder: Path) -> list[Path]:
+    """Where a run may keep what it has in common with its controls: in the ``folder`` of the run or control that asks,
+    or in that of the first control."""
+    first = folder.parent if (folder.parent / "args.yaml").is_file() else folder  # a control lies in its run's folder
+    return [folder, first / "control"]
+
+
 def existing_parent(folder: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())

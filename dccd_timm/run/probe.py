@@ -24,6 +24,7 @@ from dccd_timm.models.weights import hash_weights
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.run.classes import number_split
+from dccd_timm.run.folder import kept_folders
 from dccd_timm.run.versions import version_of
 
 _logger = logging.getLogger(__name__)
@@ -102,10 +103,10 @@ def write_probe(probe: Probe | None, folder: Path) -> None:
 
 
 def read_probe(folder: Path, key: str | None = None) -> Probe | None:
-    """What the run in ``folder`` kept, or its control; with a ``key`` only under that one."""
-    for path in (folder / PROBE, folder / "control" / PROBE):
+    """What the run in ``folder`` kept, or the first control; with a ``key`` only under that one."""
+    for place in kept_folders(folder):
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(place / PROBE, framework="pt") as file:
                 found = (file.metadata() or {}).get("key", "")
                 if key in (None, found):
                     return Probe(file.get_tensor("weight"), file.get_tensor("bias"), found)

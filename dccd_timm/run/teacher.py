@@ -22,6 +22,7 @@ from dccd_timm.models.student import started_from
 from dccd_timm.models.timm_model import as_timm
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.evidence import FEATURE_IMAGES
+from dccd_timm.run.folder import kept_folders
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.versions import version_of
 
@@ -45,9 +46,7 @@ def evaluate_teacher(
     if training.teacher is None or not training.teacher.num_classes or training.val is None or splits.val is None:
         return
     key = _key(recipe, splits.val, training, accelerator) if accelerator.is_main_process else ""
-    known = (
-        _read([folder, folder / "control", folder.parent / "control", *_answers_folder(training)], key) if key else None
-    )
+    known = _read([*kept_folders(folder), *_answers_folder(training)], key) if key else None
     # the features are those of each rank's own images, and only the main process shows them
     shared: Evaluation | None = broadcast_object_list([known and dataclasses.replace(known, features={})])[0]
     student_top1 = None

@@ -47,6 +47,8 @@ def train(recipe: Recipe, publisher: Publisher) -> Report:
             train_control(recipe, method, splits, folder, accelerator, publisher, untrained)
             for method in recipe.dccd_control
         ]
+        if controls and accelerator.is_main_process:
+            _logger.info("now %s", METHODS[recipe.kd_distill_type].student_label(recipe.kd_loss_type))
         report = train_student(recipe, splits, folder, accelerator, publisher, untrained, controls)
         accelerator.free_memory()
         gc.collect()  # a process group that outlives DDP's reducer can abort the interpreter at its end
@@ -72,6 +74,9 @@ def train_control(
     report = Report.read(folder) if recipe.resume or restarted() else None
     if report and (report.epochs >= num_epochs(recipe) or newest_state(folder) is None):
         return report
+    if accelerator.is_main_process:
+        label = METHODS[method].student_label(recipe.kd_loss_type)
+        _logger.info("control %d of %d: %s", recipe.dccd_control.index(method) + 1, len(recipe.dccd_control), label)
     settings = dataclasses.replace(
         recipe, kd_distill_type=method, kd_cache=_control_cache(recipe, method), dccd_control=(),
         push_to_hub=None, hub_public=False, hub_revision=None, hub_interval=0, hub_license=None, hub_overwrite=False,
