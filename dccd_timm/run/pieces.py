@@ -1,6 +1,8 @@
 """Recipe -> one training: student, task, optimizer, schedule and loaders, each on its device."""
 
+import contextlib
 import logging
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import nn
 from dccd_timm.data.build import Rank, build_eval_loader, build_train_loader, check_readable
 from dccd_timm.data.loader import EvalLoader, SavedPosition, TrainLoader
 from dccd_timm.data.sources import Source, open_split
+from dccd_timm.data.sources.folders import find_split
 from dccd_timm.engine.evaluate import Evaluation
 from dccd_timm.engine.optim import Schedule, build_optimizer, build_schedule
 from dccd_timm.errors import UserError
@@ -49,15 +52,31 @@ def open_splits(recipe: Recipe) -> Splits:
     """Open the recipe's training split, and its validation split if it has one.
 
     Raises:
-        UserError: for data that cannot be read.
+        UserError: for data that cannot be read, and for a root without folders for its splits, unless both splits
+            have one name.
     """
     train = open_split(recipe, recipe.train_split, True, recipe.train_num_samples)
     val = open_split(recipe, recipe.val_split, False, recipe.val_num_samples) if recipe.val_split else None
     if val is not None:
-        if recipe.val_split == recipe.train_split or (train.folder and train.folder == val.folder):
+        if recipe.val_split != recipe.train_split and train.folder and train.folder == val.folder:
+            raise UserError(_same_images(recipe, Path(train.folder)))
+        if recipe.val_split == recipe.train_split:
             _logger.warning("split %s is the training images: its accuracy says nothing of others", recipe.val_split)
         number_split(val, train.names, f"split {recipe.val_split}", f"split {recipe.train_split}")
     return Splits(train, val)
+
+
+def _same_images(recipe: Recipe, root: Path) -> str:
+    """Why a ``root`` without folders for splits is refused, and what may be meant."""
+    above = root.absolute().parent
+    with contextlib.suppress(UserError, OSError):
+        if (found := find_split(above, recipe.val_split)) != above:
+            return f"{root} is one split, and {found} beside it is another: give --data-dir {shlex.quote(str(above))}"
+    return (
+        f"{root} has no folders for its splits, so {recipe.val_split} would be the training images: move the images"
+        f" into {root / 'train'}/<class> and {root / 'validation'}/<class>; --val-split '' trains without validation,"
+        f" and --val-split {recipe.train_split} evaluates on the training images"
+    )
 
 
 @dataclass

@@ -146,7 +146,7 @@ def test_an_epoch_is_one_line_with_time_losses_top1_best_and_what_is_left():
     assert epoch_line(progress, 3, {}, None, 1, 0) == "epoch 3/3  1 s  loss 3  kd 2  123 views/s"
     losses = {"loss": 18.24, "task_loss": 1.112, "kd_loss": 0.983, "contrast_loss": 3.229, "difference_loss": 0.1567}
     line = epoch_line(Progress(2, 30, losses, 0.1, 1234.5), 100, metrics, (1, 61.5), 3700, 7000)
-    assert line.index("loss 18.24") < 80  # what matters is on the first line of a terminal
+    assert line.index("left") < 80  # what matters is on the first line of a terminal
 
 
 def test_the_last_lines_have_the_gain_and_the_next_commands(tmp_path, capsys):

@@ -72,10 +72,26 @@ def test_an_accent_is_the_same_however_a_name_has_it(origin, tmp_path, fresh_acc
     assert splits.train.names == splits.val.names == ["f", "é", "ez"]
 
 
-def test_a_validation_of_the_training_images_is_said(tmp_path, caplog):
+def test_a_validation_of_the_training_images_is_refused_unless_it_is_asked_for(tmp_path, caplog):
     write_folder(tmp_path, "ant", "bee")
-    open_splits(load_recipe(["--data-dir", str(tmp_path)]))
+    flags = ["--data-dir", str(tmp_path)]
+    with pytest.raises(
+        UserError, match=f"{tmp_path} has no folders for its splits, so validation would be the training"
+    ):
+        open_splits(load_recipe(flags))
+    assert open_splits(load_recipe([*flags, "--val-split", ""])).val is None
+    open_splits(load_recipe([*flags, "--train-split", "validation"]))
     assert "split validation is the training images: its accuracy says nothing of others" in caplog.text
+
+
+def test_a_data_dir_that_is_one_split_is_refused_with_the_folder_above(tmp_path):
+    root = tmp_path / "my data"
+    for split in ("train", "validation"):
+        write_folder(root / split, "ant", "bee")
+    with pytest.raises(
+        UserError, match=f"train is one split, and .*validation beside it .*: give --data-dir '{root}'$"
+    ):
+        open_splits(load_recipe(["--data-dir", str(root / "train")]))
 
 
 def test_classes_that_training_does_not_have_are_refused(tmp_path):
