@@ -229,9 +229,11 @@ def _write_table(runner: Runner, table: str, note: str) -> None:
     command = shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]])
     notes = (
         f"`{command}`\n\nTop-1 of the last epoch, mean and standard deviation over seeds; differences pair runs of"
-        " equal seed, with the 95 % interval\nof Student's t. Agreement and effective rank are those of the run's best"
-        " epoch (`best/`). Views seen are all augmented images\nof a training; its seconds are without validation,"
-        f" beside {runner.jobs - 1} other runs on the same machine, and their ratio is a geometric mean.{note}\n"
+        " equal seed, with the 95 % interval\nof Student's t. Agreement, effective rank and sensitivity are those of"
+        " the run's best epoch (`best/`); sensitivity is the\ncorrelation of its changes of logits with the teacher's, mean"
+        " over the minor changes of the report. Views seen are all\naugmented images of a training; its seconds are"
+        f" without validation, beside {runner.jobs - 1} other runs on the same machine, and their ratio\nis a geometric"
+        f" mean.{note}\n"
     )
     (runner.output / "comparison.md").write_text(f"{notes}\n{table}")
     print(f"\n{table}")

@@ -17,6 +17,7 @@ from dccd_timm.report.figures import BLACK, BLUE, ORANGE, pyplot
 class RunResult:
     """A finished run's numbers: ``top1`` and ``agreement`` in percent, of the last and of the best epoch.
 
+    ``sensitivity`` is the correlation of its changes of answer with the teacher's, mean over minor changes of an image.
     ``views_seen`` are all augmented images of the training, ``train_seconds`` are without validation.
     """
 
@@ -25,6 +26,7 @@ class RunResult:
     effective_rank: float | None = None
     views_seen: int | None = None
     train_seconds: float | None = None
+    sensitivity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Row:
     """A method over its seeds: means, and the difference to the control over the seeds that both have.
 
     ``top1_half_interval`` and ``half_interval`` are half the width of a 95 % interval. ``time_ratio`` is the geometric
-    mean of the training's seconds by the control's, over the same pairs.
+    mean of the training's seconds by the control's, over the same pairs; ``sensitivity_difference`` and its half
+    interval are paired likewise.
     """
 
     method: str
@@ -48,6 +51,9 @@ class Row:
     views_seen: float | None
     train_seconds: float | None
     time_ratio: float | None
+    sensitivity: float | None
+    sensitivity_difference: float | None
+    sensitivity_half_interval: float | None
 
 
 Interval = tuple[float, float | None]  # a mean, and half the width of its 95 % interval where there is one
@@ -94,6 +100,9 @@ def _row(runs: Runs, method: str, control: str) -> Row:
     difference, half_interval = mean_interval(gains) if gains else (None, None)
     seconds = [(mine.train_seconds, other.train_seconds) for mine, other in paired_runs(runs, method, control)]
     time_ratio = mean_ratio([(mine, other) for mine, other in seconds if mine and other])
+    follows = [(mine.sensitivity, other.sensitivity) for mine, other in paired_runs(runs, method, control)]
+    changes = [mine - other for mine, other in follows if mine is not None and other is not None]
+    sensitivity_difference, sensitivity_half_interval = mean_interval(changes) if changes else (None, None)
     return Row(
         method=method,
         seeds=len(top1),
@@ -108,6 +117,9 @@ def _row(runs: Runs, method: str, control: str) -> Row:
         views_seen=_mean([result.views_seen for result in results]),
         train_seconds=_mean([result.train_seconds for result in results]),
         time_ratio=time_ratio[0] if time_ratio else None,
+        sensitivity=_mean([result.sensitivity for result in results]),
+        sensitivity_difference=sensitivity_difference,
+        sensitivity_half_interval=sensitivity_half_interval,
     )
 
 
@@ -120,6 +132,7 @@ def markdown(rows: list[Row], control: str) -> str:
     """The table."""
     head = ["method", "seeds", "last-epoch top-1 (%)", f"minus {control}, paired, 95 % interval"]
     head += ["agrees with teacher (%)", "effective rank", "views seen", "training (s)", f"time / {control}'s"]
+    head += ["sensitivity", f"minus {control}'s"]
     lines = [table_row(head), "|" + "---|" * len(head)]
     for row in rows:
         spread = "" if row.top1_stdev is None else f" ± {row.top1_stdev:.2f}"
@@ -130,9 +143,12 @@ def markdown(rows: list[Row], control: str) -> str:
             (row.views_seen, ",.0f"),
             (row.train_seconds, ".0f"),
             (row.time_ratio, ".2f"),
+            (row.sensitivity, ".3f"),
         )
         cells = [row.method, str(row.seeds), f"{row.top1:.2f}{spread}", difference]
         cells += ["" if value is None else f"{value:{digits}}" for value, digits in means]
+        change = row.sensitivity_difference
+        cells.append(signed(None if change is None else (change, row.sensitivity_half_interval), digits=3))
         lines.append(table_row(cells))
     return "\n".join(lines) + "\n"
 
@@ -142,12 +158,13 @@ def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def signed(difference: Interval | None) -> str:
+def signed(difference: Interval | None, digits: int = 2) -> str:
     """A difference with the ends of its interval."""
     if difference is None:
         return ""
     mean, half = difference
-    return f"{mean:+.2f}" + ("" if half is None else f" ({mean - half:+.2f} to {mean + half:+.2f})")
+    ends = "" if half is None else f" ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})"
+    return f"{mean:+.{digits}f}{ends}"
 
 
 def draw(path: Path, runs: Runs, rows: list[Row], control: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -138,12 +139,18 @@ def read_run(folder: Path) -> RunResult:
         raise UserError(f"{folder} holds no finished run: it has no report/report.json")
     # by epoch, because an interrupted run continued in another process; without validation
     seconds = sum(report.views_seen / len(epochs) / float(row["train_views_per_second"]) for row in epochs)
+    correlations = [
+        change.student.correlation
+        for change in (report.sensitivity.changes if report.sensitivity else [])
+        if change.student.correlation is not None
+    ]
     return RunResult(
         top1=float(epochs[-1]["eval_top1"]),
         agreement=report.student.agreement,
         effective_rank=report.redundancy.student.effective_rank if report.redundancy else None,
         views_seen=report.views_seen,
         train_seconds=seconds,
+        sensitivity=statistics.mean(correlations) if correlations else None,
     )
 
 

@@ -38,6 +38,27 @@ def test_paired_differences_by_hand():
     assert mean_interval([5.0]) == (5.0, None)
 
 
+def test_time_and_sensitivity_are_paired_with_the_controls_by_hand():
+    values = {"A": {1: (0.50, 10.0), 2: (0.40, 20.0)}, "B": {1: (0.55, 20.0), 2: (0.47, 10.0), 3: (0.48, None)}}
+    runs = {
+        method: {seed: RunResult(80.0, sensitivity=s, train_seconds=t) for seed, (s, t) in seeds.items()}
+        for method, seeds in values.items()
+    }
+    rows = summarise(runs, "A")
+    assert (rows[0].sensitivity, rows[0].sensitivity_difference, rows[0].time_ratio) == (
+        pytest.approx(0.45),
+        None,
+        None,
+    )
+    # differences 0.05 and 0.07: mean 0.06, half interval 12.706 * 0.01414 / sqrt(2) = 0.127; ratios 2 and 0.5: mean 1
+    assert rows[1].sensitivity == pytest.approx(0.5) and rows[1].time_ratio == pytest.approx(1)
+    assert rows[1].sensitivity_difference == pytest.approx(0.06)
+    assert rows[1].sensitivity_half_interval == pytest.approx(0.127, abs=1e-3)
+    assert "| 1.00 | 0.500 | +0.060 (-0.067 to +0.187) |" in markdown(rows, "A")
+    old = summarise({"A": {1: RunResult(80.0)}, "B": {1: RunResult(81.0)}}, "A")  # of runs before it was measured
+    assert old[1].sensitivity is old[1].sensitivity_difference is old[1].time_ratio is None
+
+
 def test_every_method_of_the_package_can_be_named_and_the_default_is_the_variants():
     assert set(METHODS) <= set(NAMED) and list(choose_methods(None, [])) == list(VARIANTS)
     everything = choose_methods(["all"], [])
