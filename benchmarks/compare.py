@@ -17,6 +17,7 @@ import dataclasses
 import shlex
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -208,9 +209,9 @@ def write_lengths_results(runner: Runner, lengths: Lengths, options: argparse.Na
     rows = summarise_lengths(lengths, control)
     reached = summarise_reach(lengths, control, options.reach or default_accuracies(lengths, control))
     note = (
-        " Each length is a training with its own schedule. At\nequal seconds: the method's top-1 in as many seconds as"
-        f" {control} took, interpolated between its lengths over the logarithm of\nseconds. Epochs and seconds to an"
-        " accuracy are interpolated likewise: geometric means, paired ratios with the 95 % interval; an\naccuracy is"
+        " Each length is a training with its own schedule. At equal seconds: the method's top-1 in as many seconds as"
+        f" {control} took, interpolated between its lengths over the logarithm of seconds. Epochs and seconds to an"
+        " accuracy are interpolated likewise: geometric means, paired ratios with the 95 % interval; an accuracy is"
         f" {'given' if options.reach else f'half-way between those of {control} at successive lengths'}."
     )
     _write_table(runner, markdown_lengths(rows, reached, control), note)
@@ -227,15 +228,14 @@ def write_lengths_results(runner: Runner, lengths: Lengths, options: argparse.Na
 def _write_table(runner: Runner, table: str, note: str) -> None:
     """Write comparison.md, and print its table."""
     command = shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]])
-    notes = (
-        f"`{command}`\n\nTop-1 of the last epoch, mean and standard deviation over seeds; differences pair runs of"
-        " equal seed, with the 95 % interval\nof Student's t. Agreement, effective rank and sensitivity are those of"
-        " the run's best epoch (`best/`); sensitivity is the\ncorrelation of its changes of logits with the teacher's, mean"
-        " over the minor changes of the report. Views seen are all\naugmented images of a training; its seconds are"
-        f" without validation, beside {runner.jobs - 1} other runs on the same machine, and their ratio\nis a geometric"
-        f" mean.{note}\n"
+    text = (
+        "Top-1 of the last epoch, mean and standard deviation over seeds; differences pair runs of equal seed, with"
+        " the 95 % interval of Student's t. Agreement, effective rank and sensitivity are those of the run's best"
+        " epoch (`best/`); sensitivity is the correlation of its changes of logits with the teacher's, mean over the"
+        " minor changes of the report. Views seen are all augmented images of a training; its seconds are without"
+        f" validation, beside {runner.jobs - 1} other runs on the same machine, and their ratio is a geometric mean."
     )
-    (runner.output / "comparison.md").write_text(f"{notes}\n{table}")
+    (runner.output / "comparison.md").write_text(f"`{command}`\n\n{textwrap.fill(text + note, 120)}\n\n{table}")
     print(f"\n{table}")
 
 

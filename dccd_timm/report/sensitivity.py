@@ -165,9 +165,10 @@ class SensitivityMeter:
     def result(self) -> Sensitivity | None:
         """What all ranks have measured; None without a teacher that has classes, and without images."""
         parts: list[tuple[int, Tensor]] = gather_object([(self.count, self.sums)])
-        images = sum(count for count, _ in parts)
-        if not images:
+        parts = [(count, sums) for count, sums in parts if count]  # a rank may have no image, or no teacher at hand
+        if not self.networks or not parts:
             return None
+        images = sum(count for count, _ in parts)
         sums = torch.stack([part for _, part in parts]).sum(0).tolist()
         rows = []
         for row, name in enumerate(self.changes):
