@@ -1,5 +1,6 @@
 """Pull a student from the Hugging Face Hub into a folder: what a push publishes, and nothing that could run."""
 
+import json
 import shlex
 import shutil
 import sys
@@ -50,7 +51,9 @@ def pull(name: str, folder: Path | None = None, revision: str | None = None) -> 
         if not client.is_refusal(error):
             raise
         raise UserError(f"cannot pull {name}: {_cause(error, repo_id, revision)}") from error
-    evaluate = shlex.join(["dccd-timm", "validate", str(target), "--data-dir"])
+    module = json.loads((target / "config.json").read_text(encoding="utf-8")).get("registered_by")
+    own = ["--import", str(module)] if module else []  # a network of its author's
+    evaluate = shlex.join(["dccd-timm", "validate", str(target), *own, "--data-dir"])
     print(f"  pulled {repo_id}, commit {commit[:12]}, into {target}\n  evaluate it: {evaluate} FOLDER", flush=True)
     return target
 

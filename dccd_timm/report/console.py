@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from dccd_timm.batch import Progress
 from dccd_timm.engine.timing import readable_seconds
@@ -186,7 +187,10 @@ def next_commands(folder: Path, settings: Mapping[str, object]) -> list[str]:
         flags = [word for name in _DATA if (value := settings.get(name)) for word in (_flag(name), str(value))]
         size = [word for value in [settings.get("val_num_samples")] if value for word in ("--num-samples", str(value))]
         split = ["--split", str(settings["val_split"])]
-        commands.append(shlex.join(["dccd-timm", "validate", str(folder), *flags, *split, *size]))
+        own = [
+            word for module in cast(list[str], settings.get("device_modules") or []) for word in ("--import", module)
+        ]
+        commands.append(shlex.join(["dccd-timm", "validate", str(folder), *own, *flags, *split, *size]))
     return [*commands, shlex.join(["dccd-timm", "push", str(folder), "OWNER/NAME"])]
 
 

@@ -38,10 +38,14 @@ def test_a_student_arrives_without_code_and_without_a_token(published, client, t
         target = tmp_path / "students" / str(number)
         done = client.pull(words, target)
         assert done.code == 0 and f"into {target}" in done.text, done.text
+        assert f"evaluate it: dccd-timm validate {target} --data-dir FOLDER\n" in done.text
         arrived = {p.relative_to(target).as_posix(): p.read_bytes() for p in target.rglob("*") if p.is_file()}
         assert arrived == STUDENT
         assert [p.name for p in target.parent.iterdir() if p.name.startswith(".")] == []
     assert_failed(client.pull(name, target), f"cannot pull {name} into {target}, which exists: give a new folder")
+    own = published("own", STUDENT | {"config.json": b'{"architecture": "net", "registered_by": "my_nets"}'})
+    done = client.pull(own, tmp_path / "own")
+    assert f"evaluate it: dccd-timm validate {tmp_path / 'own'} --import my_nets --data-dir FOLDER\n" in done.text
 
 
 def test_what_cannot_be_pulled_is_one_line_and_leaves_nothing(published, client, model_hub, tmp_path):

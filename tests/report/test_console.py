@@ -169,3 +169,5 @@ def test_the_last_lines_have_the_gain_and_the_next_commands(tmp_path, capsys):
     assert validate[:2] == ["dccd-timm", "validate"] and options.split == "test" and options.num_samples == 50
     assert options.dataset == "hfids/my images"
     assert len(next_commands(Path("run"), {"val_split": ""})) == 1
+    own = next_commands(Path("run"), {"val_split": "t", "device_modules": ["my nets.py", "blocks"]})[0]
+    assert load_validation(["--model", "x", *shlex.split(own)[3:]]).device_modules == ("my nets.py", "blocks")
