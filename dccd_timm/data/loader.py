@@ -88,6 +88,7 @@ class TrainLoader:
         self.side = side_stream(prepare.device)
         self._batches: Generator[Batch] | None = None
         self._first: Batch | None = None
+        self._has_looked = False
         self._numbers = count(position.given)
 
     def peek(self) -> Batch:
@@ -98,7 +99,7 @@ class TrainLoader:
         return self._first
 
     def __iter__(self) -> Iterator[Batch]:
-        batch = self.peek()
+        batch, self._first = self.peek(), None  # kept, it would fill a GPU's memory to the end of the training
         while True:
             self.position.given += 1
             if batch.position is not None:
@@ -129,7 +130,8 @@ class TrainLoader:
             batch = next(self._batches)
             check(batch)
             if len(batch.views):
-                if self._first is None and self.num_classes and self.source.shuffle_block:
+                first, self._has_looked = not self._has_looked, True
+                if first and self.num_classes and self.source.shuffle_block:
                     _warn_if_sorted(batch.target.tolist(), self.num_classes, self.source.shuffle_block)
                 return self.prepare(batch, next(self._numbers))
 

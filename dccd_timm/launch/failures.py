@@ -22,8 +22,8 @@ def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -
     resume = f"resume with --resume {shlex.quote(str(folder))}" if saved else START_AGAIN
     if isinstance(error, UserError):
         return re.sub(f"{START_AGAIN}$", lambda _: resume, str(error))
-    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-        return _out_of_memory(error, settings)
+    if is_out_of_memory(error):
+        return out_of_memory(error, settings)
     if "DataLoader timed out" in str(error):
         return (
             f"a loader worker gave no batch for more than {settings.data_timeout:g} s (--data-timeout): look at the"
@@ -37,17 +37,23 @@ def explain(error: BaseException, settings: Recipe | Validation, folder: Path) -
     return None
 
 
-def _out_of_memory(error: BaseException, settings: Recipe | Validation) -> str:
-    batch, advice = f"{settings.batch_size} images", ["--batch-size"]
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def out_of_memory(error: BaseException, settings: Recipe | Validation, smaller: str | None = None) -> str:
+    """One line for it; ``smaller`` says of a smaller batch what it takes and changes, where that is known."""
+    batch, advice = f"{settings.batch_size} images", ["lower --batch-size"]
     if isinstance(settings, Recipe):
         views, steps = settings.dccd_views, 2 * settings.grad_accum_steps
         batch += f" x {views} view{'s' if views > 1 else ''}"
-        advice = [f"--batch-size (with --grad-accum-steps {steps} half of it makes the same update)"]
+        advice = [smaller or f"lower --batch-size (with --grad-accum-steps {steps} half of it makes the same update)"]
         if views > 1:
-            advice.append("--dccd-views")
+            advice.append("or lower --dccd-views")
     if not settings.amp:
         advice.append("or use --amp --amp-dtype bfloat16")
     if isinstance(settings, Recipe) and not settings.grad_checkpointing:
         advice.append("or use --grad-checkpointing")
     where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "the CPU"
-    return f"out of memory on {where} with {batch} per rank: lower {', '.join(advice)} ({one_line(error, 120)})"
+    return f"out of memory on {where} with {batch} per rank: {', '.join(advice)} ({one_line(error, 120)})"

@@ -19,7 +19,7 @@ def gmacs(model: nn.Module, input_size: tuple[int, ...]) -> float | None:
     """
     try:
         # a parameter that is a block's input, as CaiT's class token, breaks torch's counter when it wants a gradient
-        ghost = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+        ghost = copy.deepcopy(model).to("meta", torch.float32).eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
             ghost(torch.zeros(1, *input_size, device="meta"))
     except Exception:  # a figure to show, which ends no run, whatever a network or torch's counter cannot do

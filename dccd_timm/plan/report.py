@@ -95,15 +95,15 @@ class Plan:
             "teacher": _network(self.teacher) if self.teacher else "",
             "update": f"{update} images x {self.views} view{'s' if self.views > 1 else ''}: {self.updates_per_epoch}"
             f" updates and {self.updates_per_epoch * update} images per epoch of {self.images}, {self.epochs} epochs",
-            "memory": f"{_size(sum(self.memory.values()))} at the peak of a step on each of {self.ranks} x"
+            "memory": f"{readable_size(sum(self.memory.values()))} at the peak of a step on each of {self.ranks} x"
             f" {self.device}, {self.precision}",
-            "of it": ", ".join(f"{part} {_size(size)}" for part, size in self.memory.items() if size),
+            "of it": ", ".join(f"{part} {readable_size(size)}" for part, size in self.memory.items() if size),
             "fits": _fit(self.fit, self) if self.fit else "",
-            "network": f"{_size(self.network_bytes)} sent by each GPU per update" if self.ranks > 1 else "",
+            "network": f"{readable_size(self.network_bytes)} sent by each GPU per update" if self.ranks > 1 else "",
             "time": self._times(),
             "loader": self._loading(),
-            "disk": f"{_size(self.states * self.state_bytes)} for {self.states} states, {_size(self.export_bytes)} for"
-            " best/ and last/",
+            "disk": f"{readable_size(self.states * self.state_bytes)} for {self.states} states,"
+            f" {readable_size(self.export_bytes)} for best/ and last/",
             "unknown": "workspaces of convolutions, fragmentation, what a compiler saves; the time has neither"
             " validation nor waiting for memory, images and other GPUs",
         }
@@ -133,7 +133,7 @@ class Plan:
 
 
 def _fit(fit: Fit, plan: Plan) -> str:
-    of = f"{_size(fit.usable)} of {_size(fit.memory)} can be used"
+    of = f"{readable_size(fit.usable)} of {readable_size(fit.memory)} can be used"
     if fit.fits:
         return f"yes: {of}; the largest batch is about {fit.largest_batch} images"
     if fit.batch_size is None:
@@ -149,5 +149,6 @@ def _network(network: Network) -> str:
     return f"{network.name}, {network.parameters / 1e6:.3f} M parameters{macs}"
 
 
-def _size(size: int) -> str:
+def readable_size(size: int) -> str:
+    """Bytes in GiB or MiB."""
     return f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / 2**20:.3g} MiB"

@@ -97,6 +97,9 @@ class _Step:
             assert student is not None
             self.target = torch.zeros(batch_size, as_timm(student).num_classes)
         ledger.assign(INPUTS, (self.views, self.target))
+        if where.gpu:  # which has the next batch already
+            self.following = torch.empty_like(self.views)
+            ledger.assign(INPUTS, (self.following,))
 
     def update(self) -> None:
         """Accumulate, step and average; more than two batches of an accumulation need no more than two."""

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-from functools import cache
 
 from accelerate import Accelerator
 
@@ -16,10 +15,11 @@ from dccd_timm.models.timm_model import as_timm
 from dccd_timm.plan.devices import Device, find_device
 from dccd_timm.plan.fit import largest_batch, same_update, usable
 from dccd_timm.plan.report import Fit, Loading, Network, Plan, Time
-from dccd_timm.plan.step import EMA, OPTIMIZER, WEIGHTS, Surroundings, step_flops, step_memory
+from dccd_timm.plan.step import EMA, OPTIMIZER, WEIGHTS, Surroundings, step_flops
 from dccd_timm.recipe import Recipe
 from dccd_timm.run.begin import networks_gmacs
 from dccd_timm.run.folder import choose_folder
+from dccd_timm.run.memory import parts_function
 from dccd_timm.run.pieces import Splits, Training, build_training, open_splits
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
@@ -79,6 +79,7 @@ class _Planner:
         self.recipe, self.splits, self.training, self.device = recipe, splits, training, device
         self.where = Surroundings(device.is_gpu, recipe.plan_gpus, accelerator.mixed_precision)
         self.input_size = training.data_config["input_size"]
+        self.parts_of = parts_function(recipe, training, self.where)
         self.num_classes: int = as_timm(training.student).num_classes
         self.precision = "float32"
         if self.where.mixed_precision != "no":
@@ -90,7 +91,7 @@ class _Planner:
     def plan(self) -> Plan:
         """All of it."""
         recipe, training = self.recipe, self.training
-        memory = self._memory(recipe.batch_size, recipe.grad_accum_steps)
+        memory = self.parts_of(recipe.batch_size, recipe.grad_accum_steps)
         flops = step_flops(training.task, recipe, self.input_size, recipe.batch_size, self.where)
         times = [self._time(flops, share) for share in _SHARES] if self._peak() else []
         weights = sum(p.numel() * p.element_size() for p in training.student.state_dict().values())
@@ -119,15 +120,14 @@ class _Planner:
             export_bytes=2 * weights,
         )
 
-    def _memory(self, batch_size: int, accumulated: int) -> dict[str, int]:
-        recipe = dataclasses.replace(self.recipe, batch_size=batch_size, grad_accum_steps=accumulated)
-        return step_memory(self.training.task, recipe, self.input_size, batch_size, self.where)
-
     def _fit(self) -> Fit | None:
         """How the step fits into the device's memory; None where that is not known."""
         if self.device.memory is None:
             return None
-        memory_of = cache(lambda size, accumulated: sum(self._memory(size, accumulated).values()))
+
+        def memory_of(batch_size: int, accumulated: int) -> int:
+            return sum(self.parts_of(batch_size, accumulated).values())
+
         size, accumulated, limit = self.recipe.batch_size, self.recipe.grad_accum_steps, usable(self.device.memory)
         fits = memory_of(size, accumulated) <= limit
         smaller = None if fits else same_update(memory_of, size, accumulated, limit)

@@ -1,11 +1,12 @@
 """One student from its recipe to its report: build, resume, train, evaluate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from dccd_timm.batch import Progress
 from dccd_timm.engine.loop import train as train_epochs
 from dccd_timm.engine.trackers import start_trackers, stop_trackers
 from dccd_timm.errors import UserError
@@ -16,9 +17,10 @@ from dccd_timm.run.classes import number_resumed
 from dccd_timm.run.epoch import EpochEnd
 from dccd_timm.run.finish import finish
 from dccd_timm.run.folder import FolderLock, UntrainedFolder, existing_parent, write_settings, written_changes
-from dccd_timm.run.pieces import Splits, build_training
+from dccd_timm.run.memory import naming_what_fits
+from dccd_timm.run.pieces import Splits, Training, build_training
 from dccd_timm.run.publisher import Publisher
-from dccd_timm.run.resume import find_resume_point
+from dccd_timm.run.resume import ResumePoint, find_resume_point
 from dccd_timm.run.teacher import evaluate_teacher
 
 
@@ -62,12 +64,20 @@ def train_student(
     begin_run(recipe, splits, training, folder, accelerator, point)
     start_trackers(accelerator, recipe, folder)
     after_epoch = EpochEnd(recipe, splits, training, folder, accelerator, publisher, point, run)
-    for progress in train_epochs(
-        training.task, training.loader, training.optimizer, training.schedule, recipe, accelerator, point.start,
-        after_epoch.signals.came,
-    ):  # fmt: skip
+    for progress in _epochs(recipe, training, accelerator, point, after_epoch.signals.came):
         after_epoch.handle(progress)
     stop_trackers(accelerator, folder)
     report = finish(recipe, splits, training, folder, accelerator, after_epoch.end_training(), controls, publisher)
     lock.release()
     return report
+
+
+def _epochs(
+    recipe: Recipe, training: Training, accelerator: Accelerator, point: ResumePoint, stopping: Callable[[], bool]
+) -> Iterator[Progress]:
+    """The epochs of a training from ``point`` on; one that runs out of memory names a batch that fits."""
+    epochs = train_epochs(
+        training.task, training.loader, training.optimizer, training.schedule, recipe, accelerator, point.start,
+        stopping,
+    )  # fmt: skip
+    return naming_what_fits(epochs, recipe, training, accelerator)

@@ -1,5 +1,6 @@
 """Loaders: every image once, the same augmentation on any number of workers, batches never torn."""
 
+import weakref
 from collections import Counter, deque
 
 import datasets
@@ -31,6 +32,17 @@ def test_names_size_and_shapes(kind, parquet, folders):
     batch = next(iter(loader))
     assert batch.views.shape == (8, 2, 3, 24, 24) and batch.target.shape == (8,)
     assert not torch.equal(batch.views[:, 0], batch.views[:, 1])
+
+
+def test_the_first_batch_is_given_once_and_not_kept(folders):
+    recipe = recipe_for("map", None, folders, "-j", 0)
+    loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+    first = loader.peek().views
+    kept, batches = weakref.ref(first), iter(loader)
+    assert next(batches).views is first
+    del first
+    next(batches)
+    assert kept() is None
 
 
 def plain(recipe, split, kind, rank, world, workers):

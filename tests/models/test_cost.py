@@ -15,6 +15,11 @@ def test_published_costs(name, published):
     assert model.training and next(model.parameters()).device.type == "cpu"
 
 
+def test_a_teacher_in_half_precision_costs_the_same():
+    model = timm.create_model("resnet10t")
+    assert gmacs(model.bfloat16(), (3, 64, 64)) == gmacs(model.float(), (3, 64, 64)) > 0
+
+
 def test_what_cannot_be_counted_is_none():
     class Looks(nn.Module):
         def forward(self, x):

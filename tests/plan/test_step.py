@@ -5,6 +5,7 @@ import pytest
 from benchmarks.plan import compare
 from dccd_timm import DCCDTask
 from dccd_timm.models.cost import gmacs
+from dccd_timm.plan.ledger import ACTIVATIONS
 from dccd_timm.plan.step import (
     EMA,
     GRADIENTS,
@@ -68,11 +69,14 @@ def test_ddp_and_accumulation_keep_all_gradients():
 
 
 def test_half_precision_halves_activations_but_for_what_gpus_keep_in_float32():
-    full, half, gpu = (
-        sum(memory(where=where)[0].values())
-        for where in (Surroundings(gpu=False), Surroundings(gpu=False, mixed_precision="bf16"), Surroundings(mixed_precision="bf16"))
-    )  # fmt: skip
-    assert half <= gpu < full
+    places = (
+        Surroundings(gpu=False),
+        Surroundings(gpu=False, mixed_precision="bf16"),
+        Surroundings(mixed_precision="bf16"),
+    )
+    full, half, gpu = (memory(where=where)[0] for where in places)
+    assert half[ACTIVATIONS] <= gpu[ACTIVATIONS] < full[ACTIVATIONS]
+    assert gpu[INPUTS] - half[INPUTS] == 8 * 2 * 3 * 64 * 64 * 4  # the next batch is there already
 
 
 def test_operations_are_three_forwards_of_the_student_and_one_of_the_teacher():

@@ -10,11 +10,17 @@ from dccd_timm.recipe import load_recipe
 from dccd_timm.run.pieces import build_training, open_splits
 
 
-def build(flags):
+def build_for(flags):
+    """The recipe of these flags, its training and its accelerator."""
     recipe = load_recipe([*map(str, flags), "--device", "cpu"])
-    training = build_training(recipe, open_splits(recipe), start_accelerator(recipe), 0, None)
+    accelerator = start_accelerator(recipe)
+    training = build_training(recipe, open_splits(recipe), accelerator, 0, None)
     training.loader.close()
-    return training
+    return recipe, training, accelerator
+
+
+def build(flags):
+    return build_for(flags)[1]
 
 
 @pytest.mark.parametrize("method", ["dccd", "logit"])
