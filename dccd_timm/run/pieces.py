@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,11 +112,12 @@ def build_training(
     position: SavedPosition | None,
     main: Recipe | None = None,
     folder: Path | None = None,
+    probe_of: Callable[..., Probe] = find_probe,
 ) -> Training:
     """Build all that a wrong setting can break, before anything is written.
 
     ``position`` is that of the data of a saved state, None to begin with an epoch; ``main`` is the recipe of the run
-    that a control belongs to, ``folder`` that of the run, which may have the teacher's probe.
+    that a control belongs to, ``folder`` that of the run, which may have the teacher's probe that ``probe_of`` finds.
 
     Raises:
         UserError: for every pair, data or setting that cannot work.
@@ -132,7 +134,7 @@ def build_training(
     teacher = cache.find_teacher(load, dtype) if cache else load()
     if teacher is not None and recipe.kd_teacher_probe:
         frozen = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
-        probe = find_probe(recipe, splits.train, frozen, data_config, num_classes, rank, accelerator, folder)
+        probe = probe_of(recipe, splits.train, frozen, data_config, num_classes, rank, accelerator, folder)
         teacher = probe.on(teacher)
     teacher_weights = _hash_teacher(teacher, splits, cache)
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)

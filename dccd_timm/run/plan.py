@@ -21,6 +21,7 @@ from dccd_timm.run.begin import networks_gmacs
 from dccd_timm.run.folder import choose_folder
 from dccd_timm.run.memory import parts_function
 from dccd_timm.run.pieces import Splits, Training, build_training, open_splits
+from dccd_timm.run.probe import untrained_probe
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
 
@@ -56,7 +57,7 @@ def plan_training(recipe: Recipe, publisher: Publisher) -> Plan:
         refuse_changes(find_changes(read_settings(folder), recipe), recipe)
     here = dataclasses.replace(here, torchcompile=None, kd_cache=None)  # planned as it fills its answers
     splits = open_splits(here)
-    training = build_training(here, splits, accelerator, 0, None)
+    training = build_training(here, splits, accelerator, 0, None, probe_of=untrained_probe)
     return _Planner(here, splits, training, accelerator, device).plan()
 
 

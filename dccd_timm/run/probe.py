@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
@@ -79,6 +80,14 @@ def find_probe(
         check_read(recipe, features, skipped, accelerator)
         weight, bias = train_probe(features, target, num_classes, recipe.kd_teacher_probe, accelerator)
     return Probe(weight.cpu(), bias.cpu(), broadcast_object_list([key])[0])
+
+
+def untrained_probe(
+    recipe: Recipe, train: Source, teacher: FrozenTeacher, data_config: DataConfig, num_classes: int, *others: object
+) -> Probe:
+    """A head of the size that :func:`find_probe` gives, for a plan."""
+    assert teacher.head_hidden_size is not None
+    return Probe(torch.zeros(num_classes, teacher.head_hidden_size), torch.zeros(num_classes), "")
 
 
 def check_read(recipe: Recipe, features: Tensor, skipped: dict[str, int], accelerator: Accelerator) -> None:

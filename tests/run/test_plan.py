@@ -62,6 +62,13 @@ def test_a_step_that_is_too_large_names_a_batch_that_fits(small, monkeypatch):
     assert f"--batch-size {plan.fit.batch_size} --grad-accum-steps {plan.fit.grad_accum_steps}" in plan.text()
 
 
+@pytest.mark.parametrize("flags", [["--kd-teacher-probe", 5], ["--kd-teacher-head", "drop"]], ids=["probe", "headless"])
+def test_a_teacher_without_a_head_of_its_own_is_planned_and_no_head_is_trained(flags, small, monkeypatch):
+    monkeypatch.setattr(module, "images_per_second", lambda *given: 1.0)
+    plan = plan_training(recipe_of(small, *flags), Publisher())
+    assert plan.teacher.parameters > 30_000 and plan.memory["teacher"] > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "publisher", "line"),
     [
