@@ -163,6 +163,35 @@ def report_main(argv: Sequence[str] | None = None) -> None:
     guarded(run, argv)
 
 
+def cache_main(argv: Sequence[str] | None = None) -> None:
+    """Run dccd-timm cache."""
+
+    def run(arguments: Sequence[str]) -> None:
+        parser = OneLineParser(
+            "dccd-timm cache",
+            "What a folder of --kd-cache holds: of which teacher, of which views, how complete, how large.",
+            ("dccd-timm cache answers", "dccd-timm cache answers --verify 100"),
+        )
+        parser.add_argument("folder", type=Path, help="folder that --kd-cache named")
+        parser.add_argument(
+            "--verify", type=int, default=0, metavar="N", help="ask the teacher again for N random images, and compare"
+        )
+        text = "module or .py file that registers the run's own networks, where it is not where it was"
+        parser.add_argument("--import", action="append", dest="modules", default=[], metavar="MODULE", help=text)
+        parser.add_about()
+        given = parser.parse_args(arguments)
+        if given.verify < 0:
+            raise UserError(f"--verify {given.verify}: give a number of images")
+        if not given.folder.is_dir():
+            raise UserError(f"{given.folder} is no folder")
+        _log_start()
+        from dccd_timm.run.cache_report import show_cache
+
+        show_cache(given.folder, given.verify, given.modules)
+
+    guarded(run, argv)
+
+
 # Name -> program, and a phrase for --help
 _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train_main,
@@ -171,6 +200,7 @@ _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
     "push": push_main,
     "pull": pull_main,
     "report": report_main,
+    "cache": cache_main,
 }
 _PHRASES = {
     "train": "train a timm student, alone or distilled from a timm teacher",
@@ -179,6 +209,7 @@ _PHRASES = {
     "push": "publish a finished run's student on the Hugging Face Hub",
     "pull": "download a published student",
     "report": "draw a finished run's report again",
+    "cache": "what a folder of a teacher's kept answers holds",
 }
 
 

@@ -111,7 +111,7 @@ def test_ctrl_c_while_a_program_imports_is_no_traceback(script, monkeypatch):
 def test_a_program_that_is_not_there_is_one_line(capsys):
     for words, hint in (
         (["trian"], "did you mean train?"),
-        (["fly"], "there are train, plan, validate, push, pull, report"),
+        (["fly"], "there are train, plan, validate, push, pull, report, cache"),
     ):
         with pytest.raises(SystemExit) as end:
             cli.main(words)

@@ -50,14 +50,12 @@ class TeacherFacts:
 class Identity:
     """The contents of answers.json.
 
-    ``belongs`` is all that an answer depends on, by subject; ``images`` are those of the split; ``made_with`` are
-    versions of packages, for people.
+    ``belongs`` is all that an answer depends on, by subject; ``images`` are those of the split.
     """
 
     belongs: Belongings
     teacher: TeacherFacts
     images: int
-    made_with: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Identity | None":

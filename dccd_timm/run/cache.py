@@ -32,7 +32,7 @@ from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.recipe.methods import METHODS
 from dccd_timm.report.schema import NetworkReport
 from dccd_timm.run.cache_identity import answer_form, belongings, hash_files, teacher_options
-from dccd_timm.run.folder import existing_parent, package_versions
+from dccd_timm.run.folder import existing_parent, write_settings
 from dccd_timm.task.answered import AnsweredTeacher
 from dccd_timm.task.build import replace_teacher, teacher_of
 from dccd_timm.task.terms import TermTask
@@ -106,7 +106,7 @@ class AnswerCache:
         Raises:
             UserError: when it is not the one that answered.
         """
-        _logger.info("the teacher is loaded: not all that is asked of it is in %s", self.folder)
+        _logger.info("the teacher is loaded: it is asked for answers that %s does not have", self.folder)
         assert self.identity is not None
         config, recipe, device = self.data_config, self.recipe, self.accelerator.device
         with kept_random_states(device):
@@ -175,11 +175,8 @@ class AnswerCache:
                 identity = Identity.read(self.folder)
                 if identity is None and self.lock:
                     self.teacher.facts.network = network.to_json() if network else {}
-                    identity = Identity(
-                        belongs=self.belongs, teacher=self.teacher.facts, images=self.images,
-                        made_with=package_versions(),
-                    )  # fmt: skip
-                    identity.write(self.folder)
+                    write_settings(self.folder, self.recipe)
+                    Identity(belongs=self.belongs, teacher=self.teacher.facts, images=self.images).write(self.folder)
                 elif identity is not None:
                     identity.check(self.belongs, self.folder)
             except OSError as error:

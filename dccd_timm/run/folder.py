@@ -219,7 +219,7 @@ def write_settings(folder: Path, recipe: Recipe, changes: Sequence[SettingsChang
     """
     start_epoch = None if resumed else recipe.start_epoch
     settings = plain_settings(dataclasses.replace(recipe, resume=None, no_resume_opt=False, start_epoch=start_epoch))
-    settings["versions"] = package_versions()
+    settings["versions"] = {name: _version(name) for name in PACKAGES}
     if changes:
         settings["changed"] = [{"epoch": change.epoch, **change.settings} for change in changes]
     try:
@@ -232,11 +232,6 @@ def written_changes(folder: Path) -> list[SettingsChange]:
     """Changes of settings in the args.yaml of a run's ``folder``."""
     changes = cast(list[dict[str, list[object]]], read_settings(folder).get("changed", []))
     return [SettingsChange(epoch=cast(int, change.pop("epoch")), settings=change) for change in changes]
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of this package and of those that a training depends on."""
-    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 
 from dccd_timm.atomic import write_with
 from dccd_timm.data.sources import Source
+from dccd_timm.data.sources.indexed import IndexedSource
 from dccd_timm.engine.evaluate import Evaluation, evaluate_together, kept_random_states
 from dccd_timm.errors import UserError, logged_failure
 from dccd_timm.models.student import started_from
@@ -138,10 +139,17 @@ def _key(recipe: Recipe, split: Source, training: Training, accelerator: Acceler
         dict(training.data_config),
         (split.num_samples, split.names, split.indices, split.columns),
         (recipe.dataset, recipe.dataset_revision, recipe.val_split, recipe.input_img_mode),
-        (accelerator.num_processes, training.val.batch_size, recipe.workers),
+        _layout(recipe, split, training.val.batch_size, accelerator),
         *map(version_of, split.paths()),
     ]
     return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _layout(recipe: Recipe, split: Source, batch_size: int, accelerator: Accelerator) -> tuple[int, ...]:
+    """What the order of the answers depends on: with random access one process has that of the split."""
+    if accelerator.num_processes == 1 and isinstance(split, IndexedSource):
+        return (1,)
+    return accelerator.num_processes, batch_size, recipe.workers
 
 
 def _read(folders: Sequence[Path], key: str) -> Evaluation | None:

@@ -7,68 +7,19 @@ import subprocess
 import sys
 
 import pytest
-import safetensors.torch
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 from dccd_timm.engine import loop
 from dccd_timm.errors import UserError
-from dccd_timm.hub.publisher import HubPublisher
-from dccd_timm.recipe import load_recipe
 from dccd_timm.report.schema import Report
 from dccd_timm.run import load_teacher
-from dccd_timm.run.train import train
-from tests.conftest import ROOT, encoded, write_folders, write_parquet
-from tests.invariants.students import save_teacher
+from tests.conftest import ROOT, encoded
 
 # Whole trainings: not part of the unit ring.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures", "fresh_accelerator")]
 
-STUDENT = ["--model", "resnetv2_18", "--model-kwargs", "layers=(1,1,1)", "channels=(8,16,24)", "stem_chs=8"]
 VARIED = ["--dccd-views", 3, "--dccd-view-aug", "near", "--reprob", 0.5, "--grad-accum-steps", 2]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    """24 images in folders and in parquet files, and a teacher of another width than the student."""
-    root = tmp_path_factory.mktemp("inputs")
-    write_folders(root / "folder", per_class=(8, 2))
-    write_parquet(root / "stream", per_class=(8, 2))
-    save_teacher(root / "teacher", "test_resnet")
-    return root
-
-
-def images_from(inputs, kind):
-    if kind == "folder":
-        return ["--data-dir", inputs / "folder"]
-    return ["--dataset", f"{kind}/{inputs / 'stream'}", "--val-split", "test"]
-
-
-class Trainings:
-    """Trains in this process; a name is a run's."""
-
-    def __init__(self, inputs, folder):
-        self.inputs, self.folder = inputs, folder
-
-    def __call__(self, name, *flags, cache=True, kind="folder"):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-        words = [
-            *images_from(self.inputs, kind), *STUDENT, "--kd-model-name", f"local-dir:{self.inputs / 'teacher'}",
-            "--kd-distill-type", "dccd", "--allow-weak-teacher", "--img-size", 48, "-b", 6, "-j", 0, "--epochs", 3,
-            "--lr", 0.05, "--warmup-epochs", 0, "--device", "cpu", "--dccd-view-period", 2, "--recovery-interval", 1,
-            "--output", self.folder, "--experiment", name,
-        ]  # fmt: skip
-        kept = ["--kd-cache", self.folder / "answers", "--kd-cache-logits", "float32"] if cache else []
-        recipe = load_recipe([str(word) for word in [*words, *kept, *flags]])
-        train(recipe, HubPublisher(recipe))
-        return safetensors.torch.load_file(self.folder / name / "last" / "model.safetensors")
-
-
-@pytest.fixture
-def run(inputs, tmp_path):
-    return Trainings(inputs, tmp_path)
 
 
 @pytest.fixture
