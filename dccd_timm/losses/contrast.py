@@ -60,6 +60,13 @@ class ChannelContrastiveLoss(nn.Module):
         self.temperature = temperature
         self.targets, self.direction, self.scope, self.negatives = targets, direction, scope, negatives
 
+    def numbers_summed(self, channels: int) -> int:
+        """How many numbers ranks sum up for one loss over so many channels."""
+        if self.scope == "local":
+            return 0
+        own = channels * channels if self.targets == "soft" else channels
+        return 1 + 2 * channels + channels + channels * channels + own
+
     def extra_repr(self) -> str:
         """Settings, for print()."""
         names = ("temperature", "targets", "direction", "scope", "negatives")

@@ -56,6 +56,7 @@ class Loading:
 class Plan:
     """What a training takes. Bytes and operations are those of one rank.
 
+    ``controls`` are methods of --dccd-control, each a training of its own that is not counted.
     ``memory`` is that of the peak by part, ``network_bytes`` what a rank sends in an update, ``flops`` are those of a
     batch forward and backward with its views, ``state_bytes`` one of ``states`` that are kept, ``export_bytes`` those
     of best/ and last/.
@@ -73,6 +74,7 @@ class Plan:
     grad_accum_steps: int
     updates_per_epoch: int
     epochs: int
+    controls: tuple[str, ...] = ()
     memory: dict[str, int]
     fit: Fit | None
     network_bytes: int
@@ -102,6 +104,7 @@ class Plan:
             "network": f"{readable_size(self.network_bytes)} sent by each GPU per update" if self.ranks > 1 else "",
             "time": self._times(),
             "loader": self._loading(),
+            "controls": f"not counted, each a training of its own: {', '.join(self.controls)}" if self.controls else "",
             "disk": f"{readable_size(self.states * self.state_bytes)} for {self.states} states,"
             f" {readable_size(self.export_bytes)} for best/ and last/",
             "unknown": "workspaces of convolutions, fragmentation, what a compiler saves; the time has neither"

@@ -29,11 +29,13 @@ PARTS = (WEIGHTS, GRADIENTS, OPTIMIZER, EMA, TEACHER, ACTIVATIONS, INPUTS)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a step would run: on a GPU or the CPU, on how many of them, and in which precision, as accelerate says."""
+    """Where a step would run: on a GPU or the CPU, on how many of them, in which precision, as accelerate says, and
+    whether the next batch is there already."""
 
     gpu: bool = True
     ranks: int = 1
     mixed_precision: str = "no"
+    next_batch: bool = False
 
 
 def step_memory(
@@ -97,7 +99,7 @@ class _Step:
             assert student is not None
             self.target = torch.zeros(batch_size, as_timm(student).num_classes)
         ledger.assign(INPUTS, (self.views, self.target))
-        if where.gpu:  # which has the next batch already
+        if where.next_batch:
             self.following = torch.empty_like(self.views)
             ledger.assign(INPUTS, (self.following,))
 

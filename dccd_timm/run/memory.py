@@ -59,7 +59,8 @@ def naming_what_fits(
 
 def _smaller_batch(recipe: Recipe, training: Training, accelerator: Accelerator) -> str | None:
     """The flags of a batch that fits and makes the same update, with what it takes and changes; None without one."""
-    where = Surroundings(accelerator.device.type != "cpu", accelerator.num_processes, accelerator.mixed_precision)
+    gpu = accelerator.device.type != "cpu"
+    where = Surroundings(gpu, accelerator.num_processes, accelerator.mixed_precision, next_batch=gpu)
     parts_of = parts_function(recipe, training, where)
 
     def memory_of(batch_size: int, accumulated: int) -> int:

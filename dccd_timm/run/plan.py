@@ -24,6 +24,7 @@ from dccd_timm.run.pieces import Splits, Training, build_training, open_splits
 from dccd_timm.run.probe import untrained_probe
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
+from dccd_timm.task.dccd import DCCDTask
 
 # Shares of the device's peak
 _SHARES = (1.0, 0.5, 0.3)
@@ -78,7 +79,7 @@ class _Planner:
         self, recipe: Recipe, splits: Splits, training: Training, accelerator: Accelerator, device: Device
     ) -> None:
         self.recipe, self.splits, self.training, self.device = recipe, splits, training, device
-        self.where = Surroundings(device.is_gpu, recipe.plan_gpus, accelerator.mixed_precision)
+        self.where = Surroundings(device.is_gpu, recipe.plan_gpus, accelerator.mixed_precision, device.is_gpu)
         self.input_size = training.data_config["input_size"]
         self.parts_of = parts_function(recipe, training, self.where)
         self.num_classes: int = as_timm(training.student).num_classes
@@ -110,6 +111,7 @@ class _Planner:
             grad_accum_steps=recipe.grad_accum_steps,
             updates_per_epoch=self.updates,
             epochs=training.schedule.num_epochs,
+            controls=recipe.dccd_control,
             memory=memory,
             fit=self._fit(),
             network_bytes=self._network_bytes(),
@@ -170,12 +172,19 @@ class _Planner:
         )
 
     def _network_bytes(self) -> int:
-        """What a rank sends in an update: the gradients around a ring; the first one also sends its buffers."""
-        ranks, trainable = self.recipe.plan_gpus, self.training.task.get_trainable_module()
-        assert trainable is not None
-        gradients = sum(p.numel() * p.element_size() for p in trainable.parameters() if p.requires_grad)
-        buffers = 0 if self.recipe.no_ddp_bb else sum(b.numel() * b.element_size() for b in trainable.buffers())
-        return int(2 * (ranks - 1) / ranks * gradients) + (buffers if ranks > 1 else 0)
+        """What a rank sends in an update: gradients and the contrast's sums around a ring; the first one also sends its
+        buffers."""
+        recipe, task = self.recipe, self.training.task
+        ranks, trainable = recipe.plan_gpus, task.get_trainable_module()
+        if ranks == 1 or trainable is None:
+            return 0
+        around = sum(p.numel() * p.element_size() for p in trainable.parameters() if p.requires_grad)
+        if isinstance(task, DCCDTask) and "contrast_loss" in task.term_weights:
+            info = as_timm(task.teacher.model).feature_info
+            sums = sum(task.contrast.numbers_summed(info[stage]["num_chs"]) for stage in task.teacher_stages)
+            around += 4 * sums * recipe.grad_accum_steps
+        buffers = 0 if recipe.no_ddp_bb else sum(b.numel() * b.element_size() for b in trainable.buffers())
+        return int(2 * (ranks - 1) / ranks * around) + buffers
 
     def _networks(self) -> tuple[Network, Network | None]:
         recipe, training, gmacs = self.recipe, self.training, networks_gmacs(self.training)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dccd_timm import ChannelContrastiveLoss
+from dccd_timm.losses import contrast
 from tests.losses import reference
 
 SHAPES = {
@@ -147,3 +148,21 @@ def test_misuse_says_what_is_wrong(call, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for a user, who has no type checker
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+@pytest.mark.parametrize("negatives", ["teacher", "student"])
+@pytest.mark.parametrize("targets", ["soft", "hard"])
+def test_what_ranks_sum_up_is_as_long_as_it_says(targets, negatives, scope, monkeypatch):
+    lengths = []
+
+    def counted(value):
+        lengths.append(value.numel())
+        return value
+
+    monkeypatch.setattr(contrast, "num_ranks", lambda: 2)
+    monkeypatch.setattr(contrast, "all_reduce", counted)
+    monkeypatch.setattr(contrast, "sum_over_ranks", counted)
+    loss = ChannelContrastiveLoss(targets=targets, negatives=negatives, scope=scope)
+    loss(torch.randn(4, 6, 3, 3), torch.randn(4, 6, 3, 3))
+    assert sum(lengths) == loss.numbers_summed(6)

@@ -33,6 +33,7 @@ def test_the_text_has_every_number():
 
 def test_what_is_not_there_is_left_out():
     loading = Loading(per_core=400.0, workers=8, hours=11.1, needed=None, needed_workers=None)
+    assert "controls" not in plan().text() and "of its own: none, logit" in plan(controls=("none", "logit")).text()
     text = plan(ranks=1, teacher=None, fit=None, times=[], loading=loading, device="cpu").text()
     assert (
         "network" not in text and "teacher" not in text and "fits" not in text and "speed of cpu is not known" in text

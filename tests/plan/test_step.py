@@ -76,7 +76,11 @@ def test_half_precision_halves_activations_but_for_what_gpus_keep_in_float32():
     )
     full, half, gpu = (memory(where=where)[0] for where in places)
     assert half[ACTIVATIONS] <= gpu[ACTIVATIONS] < full[ACTIVATIONS]
-    assert gpu[INPUTS] - half[INPUTS] == 8 * 2 * 3 * 64 * 64 * 4  # the next batch is there already
+
+
+def test_the_next_batch_takes_as_much_as_this_one():
+    alone, two = (memory(where=Surroundings(next_batch=there))[0][INPUTS] for there in (False, True))
+    assert two - alone == 8 * 2 * 3 * 64 * 64 * 4
 
 
 def test_operations_are_three_forwards_of_the_student_and_one_of_the_teacher():
