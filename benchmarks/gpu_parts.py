@@ -6,6 +6,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import timm
@@ -16,10 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import step
 from dccd_timm import DCCDTask
 from dccd_timm.batch import Batch
+from dccd_timm.engine.meter import LossMeter
+from dccd_timm.engine.nonfinite import UpdateGuard
 from dccd_timm.engine.optim import build_optimizer
 from dccd_timm.engine.step import training_step
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.recipe import Recipe, load_recipe
+from dccd_timm.run.pieces import teacher_dtype
 from dccd_timm.task.build import build_task
 
 GOAL = 1.25  # of the time of a step of timm's feature task
@@ -166,11 +170,13 @@ class Step:
     def __init__(self, sizes: Sizes, *flags: str) -> None:
         self.sizes, self.recipe = sizes, recipe_of(sizes, *flags)
         self.accelerator = start_accelerator(self.recipe)
-        device = self.accelerator.device
-        self.task = build(sizes, self.recipe, device, self.accelerator.mixed_precision)
+        self.dtype = teacher_dtype(self.recipe, self.accelerator)
+        self.task = build(sizes, self.recipe, self.accelerator.device, self.dtype)
         self.task.trainable_module, self.optimizer = self.accelerator.prepare(
             self.task.trainable_module, build_optimizer(self.task, self.recipe, sizes.images)
         )
+        self.meter = LossMeter(self.accelerator.device)
+        self.guard = UpdateGuard("stop", self.task.trainable_module, self.accelerator.scaler is not None)
         self.batch = random_batch(sizes)
 
     def __call__(self) -> None:
@@ -179,14 +185,15 @@ class Step:
 
     def on(self, batch: Batch) -> None:
         """Run it on another batch."""
-        training_step(self.task, batch, self.optimizer, self.recipe, self.accelerator, lambda: True)
+        may_update = partial(self.guard.may_update, self.meter, 0)
+        result, _ = training_step(self.task, batch, self.optimizer, self.recipe, self.accelerator, may_update)
+        self.meter.add(result, 0)
 
 
-def build(sizes: Sizes, recipe: Recipe, device: torch.device, precision: str) -> Any:
-    """The recipe's task with random weights; its teacher in the precision that train.py gives it."""
+def build(sizes: Sizes, recipe: Recipe, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """The recipe's task with random weights, its teacher in ``dtype``."""
     student, teacher = (timm.create_model(n, num_classes=sizes.classes) for n in (sizes.student, sizes.teacher))
     config: Any = {**CONFIG, "input_size": (3, sizes.pixels, sizes.pixels)}
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision) if device.type == "cuda" else None
     task = build_task(recipe, student, teacher, config, False, device, dtype)
     if recipe.channels_last:
         for module in task.children():
@@ -202,7 +209,7 @@ def memory(sizes: Sizes) -> Report:
     for flags in ((), ("--amp", "--amp-dtype", "bfloat16", "--channels-last")):
         run = Step(sizes, *flags)
         precision = run.accelerator.mixed_precision
-        on_cpu = build(sizes, run.recipe, torch.device("cpu"), precision)
+        on_cpu = build(sizes, run.recipe, torch.device("cpu"), run.dtype)
         where = Surroundings(sizes.device == "cuda", 1, precision)
         planned = sum(
             step_memory(on_cpu, run.recipe, (3, sizes.pixels, sizes.pixels), sizes.images, where).values()
@@ -232,7 +239,7 @@ def peak_of(run: Step, sizes: Sizes) -> int:
 def forget(run: Step) -> None:
     """Free a step's memory and accelerate's state, for another precision."""
     run.accelerator.free_memory()
-    del run.task, run.optimizer, run.batch
+    del run.task, run.optimizer, run.guard, run.batch
     type(run.accelerator.state)._reset_state(reset_partial_state=True)
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
