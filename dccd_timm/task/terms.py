@@ -228,11 +228,12 @@ class TermTask(TappedTask):
         unweighted, detached parts by the names of :attr:`TERMS`; a part whose weight is 0 is left out.
 
         Raises:
-            ValueError: for a batch of other shapes or another number of views, or a first batch whose parts are no
-                views of the same images.
+            ValueError: for a batch of other shapes or another number of views, or a first view-major one whose parts
+                are no views of the same images.
         """
+        is_folded = isinstance(input, Tensor) and input.ndim == 4
         input, target = fold_views(input, target, self.views)
-        if self.views is not None and not self._checked:  # once: it waits for the device
+        if is_folded and self.views is not None and not self._checked:  # once: it waits for the device
             check_view_major(target, self.views)
             self._checked = True
         logits, maps = self.trainable_module(input)

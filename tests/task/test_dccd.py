@@ -173,6 +173,10 @@ def test_the_batches_of_other_loaders():
     for views, labels in ((images[:, 0], torch.arange(4)), (images[:, :1], target), (images[:3, 0], target[:3])):
         with pytest.raises(ValueError, match=r"\[B, 2, C, H, W\]"):
             task()(views, labels)
+    used = task()
+    used(images, target)
+    with pytest.raises(ValueError, match="the 2 parts of target .* differ, so they are no views"):
+        used(images[:, 0], torch.arange(4))  # a plain batch after one of views
 
 
 def test_a_teacher_without_a_head_leaves_task_loss_and_contrast():
