@@ -1,6 +1,7 @@
 """How a student follows its teacher through minor changes, against a computation in NumPy and Pillow alone."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +128,23 @@ def test_no_number_depends_on_the_batches_and_at_most_so_many_images_are_changed
     assert results[0] == results[1] and results[0].images == IMAGES
     assert results[0] == measure(networks, images[:IMAGES], accelerator, 1)
     assert results[0].changes[0].control is None and len(meter.watch(batches(images, 100))) == 7
+
+
+def test_two_ranks_measure_together_what_one_measures(accelerator, monkeypatch):
+    rng = np.random.default_rng(5)
+    networks = {name: Linear(rng.normal(size=(3, 16))) for name in ("teacher", "student", "control")}
+    images = normalised(rng.integers(0, 256, (IMAGES + 40, 1, 4, 4)) / 255, 1)
+    rank = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    meters = [SensitivityMeter(networks, MEAN[:1], STD[:1], rank, 3) for _ in range(2)]
+    for number, meter in enumerate(meters):
+        list(meter.watch(batches(images[number::2])))  # as a loader deals them
+    parts = [(meter.count, meter.sums) for meter in meters]
+    monkeypatch.setattr("dccd_timm.report.sensitivity.gather_object", lambda own: parts)
+    together = meters[0].result()
+    parts += [(0, torch.zeros(0, 6, 6))]  # a rank that had neither images nor a teacher at hand
+    assert meters[0].result() == together
+    monkeypatch.undo()
+    assert together == measure(networks, images, accelerator, 1) and together.images == IMAGES
 
 
 def test_without_a_teacher_that_has_classes_there_is_nothing_to_follow(accelerator):
