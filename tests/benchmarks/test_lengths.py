@@ -60,6 +60,14 @@ def test_a_method_that_needs_half_of_the_epochs():
     assert dccd.epochs_ratio == pytest.approx((0.5, 1)) and dccd.seconds_ratio == pytest.approx((0.75, 1))
 
 
+def test_equal_seconds_need_every_pair():
+    lengths = made_up()
+    slow = lengths[2]["KD"][1]
+    lengths[2]["KD"][1] = RunResult(slow.top1, train_seconds=35.0)  # DCCD's shortest took 30 s; the other seeds' KD 20
+    row = summarise_lengths(lengths, "KD")[1]
+    assert (row.row.method, row.epochs, row.equal_seconds, row.equal_seconds_pairs) == ("DCCD", 2, None, 0)
+
+
 def test_the_interval_of_a_ratio_pairs_the_seeds():
     need = summarise_reach(made_up(soon={1: 1.5, 2: 2.0, 3: 3.0}), "KD", [86.0])[1]
     logs = np.log([1 / 1.5, 1 / 2.0, 1 / 3.0])
