@@ -26,6 +26,9 @@ from dccd_timm.recipe import Recipe
 _ASK_AFTER = 2.0
 _logger = logging.getLogger(__name__)
 
+# What is left out of tqdm's own leaves the bar some room in 80 columns.
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
 
 class Preparer(Protocol):
     """Makes batches ready on the device."""
@@ -265,6 +268,4 @@ class _Speed:
 
 def _progress_bar(total: int, title: str, accelerator: Accelerator) -> "tqdm[NoReturn]":
     hidden = not accelerator.is_main_process or not sys.stderr.isatty()
-    # what is left out of tqdm's own leaves the bar some room in 80 columns
-    form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-    return tqdm(total=total, desc=title, bar_format=form, disable=hidden, leave=False, dynamic_ncols=True)
+    return tqdm(total=total, desc=title, bar_format=BAR, disable=hidden, leave=False, dynamic_ncols=True)

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 import torch
+from tqdm import tqdm
 
-from dccd_timm.engine.loop import Start, train
+from dccd_timm.engine.loop import BAR, Start, train
 from dccd_timm.engine.optim import Schedule
 from tests.engine.fakes import Loader, batches, setup
 
@@ -109,3 +110,11 @@ def test_the_log_names_each_loss_at_its_interval(caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "dccd_timm.engine.loop"]
     assert [line.split("  ")[:2] for line in lines] == [["epoch 1/1", "update 2"], ["epoch 1/1", "update 4"]]
     assert all("loss " in line and "views/s" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_progress_bar_keeps_its_bar(columns):
+    shown = tqdm.format_meter(
+        1234, 5004, 900, ncols=columns, prefix="epoch 10/100", bar_format=BAR, postfix="loss 1.234, 1234 views/s"
+    )
+    assert len(shown) == columns and len(shown.split("|")[1]) >= 8 and shown.endswith("views/s]")
