@@ -176,3 +176,21 @@ def test_citation_names_this_version_and_the_paper_of_the_method_page():
     assert re.search(r"^version: (.+)$", citation, re.MULTILINE)[1] == PROJECT["version"]
     doi = re.search(r"^ +doi: (.+)$", citation, re.MULTILINE)[1]
     assert f"https://doi.org/{doi}" in (ROOT / "docs" / "method.md").read_text()
+
+
+def test_the_published_numbers_of_a_recipe_are_those_of_the_table():
+    """Each recipe's header has every number of its row in recipes/README.md."""
+    rows = re.findall(r"^\| \[[^\]]+\]\(((?:cifar100|imagenet)/[\w-]+\.yaml)\) \| (.*) \|$",
+                      (ROOT / "recipes" / "README.md").read_text(), re.MULTILINE)  # fmt: skip
+    assert len(rows) == 18
+    for path, row in rows:
+        comments = [line for line in (ROOT / "recipes" / path).read_text().splitlines() if line.startswith("#")]
+        header = "\n".join(comments)
+        published = header[header.index("# Published") :]
+        cells = row.split(" | ") if path.startswith("cifar100") else row.split(" | ")[1:]
+        for number in re.findall(r"\d\d\.\d+", " ".join(cells[1:])):
+            assert number in published, (path, number)
+    text = {name: (ROOT / "recipes" / "imagenet" / f"{name}.yaml").read_text() for name in
+            ("resnet34-resnet18", "resnet50-mobilenetv1")}  # fmt: skip
+    assert "WKD-L + WKD-F 72.76 (the highest with code" in text["resnet34-resnet18"]
+    assert "NORM 74.26 (the highest" in text["resnet50-mobilenetv1"]
