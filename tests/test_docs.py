@@ -14,12 +14,13 @@ from dccd_timm.recipe import load_recipe, load_validation
 from dccd_timm.recipe.parse import OneLineParser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "recipes/README.md")] + sorted(ROOT.glob("docs/*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "recipes/README.md")]
+PAGES += sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/runs/*.md")])
 OUTLINE = ["Install", "Quickstart", "Results", "Your own data", "Several GPUs", "Resume", "Publish", "From Python",
            "More", "Cite"]  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# what stands for several values in a command of docs/results.md
+# what stands for several values in a command of benchmarks/runs/
 PLACEHOLDERS = {"S": ["1"], "FLAGS": []}
 
 

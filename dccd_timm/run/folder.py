@@ -25,7 +25,10 @@ from dccd_timm.report.schema import SettingsChange
 from dccd_timm.run.settings import plain_settings, read_settings
 
 _LOCK = ".lock"
-PACKAGES = ("dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub")
+PACKAGES = (
+    "dccd-timm", "timm", "torch", "torchvision", "accelerate", "datasets", "safetensors", "huggingface-hub", "pillow",
+    "simplejpeg",
+)  # fmt: skip
 
 
 def choose_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
