@@ -39,7 +39,7 @@ from dccd_timm.task.terms import TermTask
 
 _logger = logging.getLogger(__name__)
 
-_LOCK = ".lock"
+_LOCK_FILE = ".lock"
 # Part of an epoch's images with answers from which a teacher is not loaded before it is needed: the images that are
 # left over at the end of an epoch are others in each.
 _ENOUGH = 0.99
@@ -167,23 +167,49 @@ class AnswerCache:
         Raises:
             UserError: when the disk refuses, or another run has just begun with other answers.
         """
-        assert self.teacher is not None and self.teacher.form is not None
+        assert self.teacher is not None
+        self.teacher.facts.network = self.teacher.facts.network or (network.to_json() if network else {})
         if self.accelerator.is_main_process:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.lock = _lock(self.folder)
-                identity = Identity.read(self.folder)
-                if identity is None and self.lock:
-                    self.teacher.facts.network = network.to_json() if network else {}
-                    write_settings(self.folder, self.recipe)
-                    Identity(belongs=self.belongs, teacher=self.teacher.facts, images=self.images).write(self.folder)
-                elif identity is not None:
-                    identity.check(self.belongs, self.folder)
-            except OSError as error:
-                raise UserError(f"--kd-cache {self.folder} cannot be written: {error.strerror}") from error
-            if self.lock is None and not self.is_complete:
-                _logger.warning("another run writes answers into %s: this one reads them and writes none", self.folder)
+            self.lock = self._lock()
+            if self.lock is not None:
+                self._write_identity()
         self.store.writes = bool(broadcast_object_list([self.lock is not None])[0])
+        if self.store.writes and self.accelerator.is_local_main_process:  # a machine may have a folder of its own
+            self._write_identity()
+
+    def _lock(self) -> IO[str] | None:
+        """The lock of the one run that writes; None for a run that only reads.
+
+        Raises:
+            UserError: when the disk refuses, and there is nothing to read.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (lock := lock_folder(self.folder)) is not None:
+                for rest in self.folder.glob(".*.new"):  # of a run that was killed
+                    rest.unlink()
+                return lock
+            reason = "another run writes answers into it"
+        except OSError as error:
+            if self.identity is None:
+                raise UserError(f"--kd-cache {self.folder} cannot be written: {error.strerror}") from error
+            reason = error.strerror or "it cannot be written"
+        if not self.is_complete:
+            _logger.warning("--kd-cache %s: %s, so this one reads what is there and writes none", self.folder, reason)
+        return None
+
+    def _write_identity(self) -> None:
+        """Say whose answers a new folder holds, or check it where another run has begun meanwhile."""
+        assert self.teacher is not None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (identity := Identity.read(self.folder)) is not None:
+                identity.check(self.belongs, self.folder)
+                return
+            write_settings(self.folder, self.recipe)
+            Identity(belongs=self.belongs, teacher=self.teacher.facts, images=self.images).write(self.folder)
+        except OSError as error:
+            raise UserError(f"--kd-cache {self.folder} cannot be written: {error.strerror}") from error
 
     def end_epoch(self) -> None:
         """Write the answers of this rank, and find those of the others."""
@@ -239,9 +265,9 @@ def open_cache(recipe: Recipe, source: Source, data_config: DataConfig, accelera
     return AnswerCache(folder, recipe, store, identity, belongs, needed, source.num_samples, accelerator, data_config)
 
 
-def _lock(folder: Path) -> IO[str] | None:
+def lock_folder(folder: Path) -> IO[str] | None:
     """The lock of the one run that writes; None when another one has it."""
-    file = (folder / _LOCK).open("a+")
+    file = (folder / _LOCK_FILE).open("a+")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

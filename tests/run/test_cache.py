@@ -13,7 +13,7 @@ from PIL import Image
 from dccd_timm.engine import loop
 from dccd_timm.errors import UserError
 from dccd_timm.report.schema import Report
-from dccd_timm.run import load_teacher
+from dccd_timm.run import cache, load_teacher
 from tests.conftest import ROOT, encoded
 
 # Whole trainings: not part of the unit ring.
@@ -147,8 +147,8 @@ def test_pooled_maps_and_highest_logits_are_small(run):
 def test_one_run_writes_and_another_reads(run, caplog, monkeypatch):
     """Both within this process: the lock of the first is held by a program of its own."""
     script = (
-        "import sys, pathlib, time; from dccd_timm.run.cache import _lock; folder = pathlib.Path(sys.argv[1]);"
-        "folder.mkdir(parents=True); lock = _lock(folder); print('locked', flush=True); time.sleep(60)"
+        "import sys, pathlib, time; from dccd_timm.run.cache import lock_folder; folder = pathlib.Path(sys.argv[1]);"
+        "folder.mkdir(parents=True); lock = lock_folder(folder); print('locked', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(run.folder / "answers")], stdout=subprocess.PIPE, cwd=ROOT
@@ -159,8 +159,22 @@ def test_one_run_writes_and_another_reads(run, caplog, monkeypatch):
     finally:
         holder.kill()
         holder.wait()
-    assert "another run writes answers into" in caplog.text
+    assert "another run writes answers into it, so this one reads what is there and writes none" in caplog.text
     assert [path.name for path in (run.folder / "answers").iterdir()] == [".lock"]
+
+
+def test_a_folder_that_cannot_be_written_is_read(run, caplog, monkeypatch):
+    expected = run("fill", "--epochs", 1)
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache, "lock_folder", refuse)
+    assert same(expected, run("read", "--epochs", 1)) and "Permission denied" not in caplog.text
+    run("more", "--epochs", 2)
+    assert caplog.text.count("Permission denied, so this one reads what is there and writes none") == 1
+    with pytest.raises(UserError, match=r"--kd-cache \S+ cannot be written: Permission denied"):
+        run("new", "--epochs", 1, "--kd-cache", run.folder / "others")
 
 
 def test_a_control_keeps_answers_of_its_own(run):
