@@ -25,6 +25,7 @@ from tests.conftest import write_folders
 )
 def test_a_mistake_leaves_no_folder(flags, message, tmp_path, fresh_accelerator, monkeypatch):
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)  # no weights without a network
+    monkeypatch.setattr("dccd_timm.models.load.check_reachable", lambda _: None)
     with pytest.raises(UserError, match=message):
         run(tmp_path, *flags)
     assert not (tmp_path / "out").exists()
