@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dccd_timm.cache.identity import FILE as ANSWERS
 from dccd_timm.data.workers import start_server_early
 from dccd_timm.errors import UserError
 from dccd_timm.launch.guard import guarded
-from dccd_timm.recipe import load_recipe, load_validation
+from dccd_timm.recipe import Recipe, load_recipe, load_validation
 from dccd_timm.recipe.folders import check_data_folder, check_model_folder
 from dccd_timm.recipe.help import OneLineParser
 
@@ -32,9 +33,7 @@ def train_main(argv: Sequence[str] | None = None) -> None:
 
     def run(arguments: Sequence[str]) -> None:
         recipe = load_recipe(arguments)
-        check_data_folder(recipe)  # torch and timm take seconds to import
-        check_model_folder(recipe.model, "student (--model)")
-        check_model_folder(recipe.kd_model_name, "teacher (--kd-model-name)")
+        _check_folders(recipe)  # torch and timm take seconds to import
         _log_start()
         start_server_early(recipe)
         from dccd_timm.hub.publisher import HubPublisher  # torch, timm and datasets load only once the flags are right
@@ -49,6 +48,14 @@ def train_main(argv: Sequence[str] | None = None) -> None:
             train(recipe, HubPublisher(recipe))
 
     guarded(run, argv)
+
+
+def _check_folders(recipe: Recipe) -> None:
+    """Refuse folders that are not there; a teacher's may be missing where its answers are kept."""
+    check_data_folder(recipe)
+    check_model_folder(recipe.model, "student (--model)")
+    if not recipe.kd_cache or not (Path(recipe.kd_cache) / ANSWERS).is_file():
+        check_model_folder(recipe.kd_model_name, "teacher (--kd-model-name)")
 
 
 def plan_main(argv: Sequence[str] | None = None) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 import dccd_timm
 from dccd_timm import cli
+from dccd_timm.errors import UserError
+from dccd_timm.recipe import load_recipe
 from tests.conftest import ROOT
 
 SLOW = {"torch", "torchvision", "timm", "datasets", "accelerate", "numpy", "huggingface_hub", "matplotlib"}
@@ -152,3 +154,12 @@ def test_every_console_command_is_a_program_of_the_package(monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             getattr(importlib.import_module(module), name)()
         assert end.value.code == 0 and capsys.readouterr().out == f"dccd-timm {dccd_timm.__version__}\n"
+
+
+def test_a_teacher_whose_answers_are_kept_need_not_be_there(tmp_path):
+    words = ["--data-dir", str(tmp_path), "--kd-model-name", "local-dir:/nowhere", "--kd-cache", str(tmp_path)]
+    recipe = load_recipe(words)
+    with pytest.raises(UserError, match="/nowhere does not exist"):
+        cli._check_folders(recipe)
+    (tmp_path / "answers.json").touch()
+    cli._check_folders(recipe)
