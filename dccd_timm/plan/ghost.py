@@ -17,12 +17,13 @@ from dccd_timm.task.contract import plain_copy
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """In the block this process trains alone, whatever ranks there are: none is waited for."""
+    """In the block this process trains alone, whatever ranks there are, and nothing is compiled."""
     group = dist.GroupMember.WORLD if dist.is_available() else None
     if group is not None:
         dist.GroupMember.WORLD = None
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         if group is not None:
             dist.GroupMember.WORLD = group

@@ -26,7 +26,8 @@ class _Entry(NamedTuple):
 class Ledger(TorchDispatchMode):
     """Counts the bytes of all tensors that operations in the block return, by part, and keeps those of the peak.
 
-    What an operation needs for itself, as a workspace, is not seen. Where a value decides what is computed, it is 1.
+    What an operation needs for itself, as a workspace, is not seen. Where a value decides what is computed, it is
+    2, or 1 where it is an integer.
 
     Args:
         aside: a part that does not decide where the peak is.
@@ -63,7 +64,7 @@ class Ledger(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default:
             tensor = args[0]
             assert isinstance(tensor, Tensor)
-            return 1.0 if tensor.dtype.is_floating_point else tensor.dtype == torch.bool or 1
+            return 2.0 if tensor.dtype.is_floating_point else tensor.dtype == torch.bool or 1
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, Tensor) and id(value.untyped_storage()) not in self._entries:

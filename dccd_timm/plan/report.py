@@ -54,7 +54,7 @@ class Loading:
 
 @dataclass(kw_only=True)
 class Plan:
-    """What a training takes. Bytes and operations are those of one rank.
+    """What a training takes. Bytes and operations are those of one rank; None where they are not known.
 
     ``controls`` are methods of --dccd-control, each a training of its own that is not counted.
     ``memory`` is that of the peak by part, ``network_bytes`` what a rank sends in an update, ``flops`` are those of a
@@ -75,19 +75,24 @@ class Plan:
     updates_per_epoch: int
     epochs: int
     controls: tuple[str, ...] = ()
-    memory: dict[str, int]
+    memory: dict[str, int] | None
     fit: Fit | None
     network_bytes: int
-    flops: int
+    flops: int | None
     times: list[Time] = field(default_factory=list)
     loading: Loading
-    state_bytes: int
+    state_bytes: int | None
     states: int
     export_bytes: int
 
     def json(self) -> str:
         """For programs; sizes in bytes, times in seconds unless their name says otherwise."""
-        return json.dumps(dataclasses.asdict(self) | {"peak_bytes": sum(self.memory.values())}, indent=2)
+        return json.dumps(dataclasses.asdict(self) | {"peak_bytes": self.peak_bytes}, indent=2)
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The memory of all parts."""
+        return sum(self.memory.values()) if self.memory else None
 
     def text(self) -> str:
         """For people."""
@@ -97,15 +102,15 @@ class Plan:
             "teacher": _network(self.teacher) if self.teacher else "",
             "update": f"{update} images x {self.views} view{'s' if self.views > 1 else ''}: {self.updates_per_epoch}"
             f" updates and {self.updates_per_epoch * update} images per epoch of {self.images}, {self.epochs} epochs",
-            "memory": f"{readable_size(sum(self.memory.values()))} at the peak of a step on each of {self.ranks} x"
+            "memory": f"{readable_size(self.peak_bytes)} at the peak of a step on each of {self.ranks} x"
             f" {self.device}, {self.precision}",
-            "of it": ", ".join(f"{part} {readable_size(size)}" for part, size in self.memory.items() if size),
+            "of it": ", ".join(f"{part} {readable_size(size)}" for part, size in (self.memory or {}).items() if size),
             "fits": _fit(self.fit, self) if self.fit else "",
             "network": f"{readable_size(self.network_bytes)} sent by each GPU per update" if self.ranks > 1 else "",
             "time": self._times(),
             "loader": self._loading(),
             "controls": f"not counted, each a training of its own: {', '.join(self.controls)}" if self.controls else "",
-            "disk": f"{readable_size(self.states * self.state_bytes)} for {self.states} states,"
+            "disk": f"{readable_size(self.state_bytes)} for each of {self.states} states,"
             f" {readable_size(self.export_bytes)} for best/ and last/",
             "unknown": "workspaces of convolutions, fragmentation, what a compiler saves; the time has neither"
             " validation nor waiting for memory, images and other GPUs",
@@ -113,6 +118,8 @@ class Plan:
         return "\n".join(f"  {name:<10} {text}" for name, text in lines.items() if text)
 
     def _times(self) -> str:
+        if self.flops is None:
+            return "not known"
         operations = f"{self.flops / 1e12:.3g} TFLOP per batch"
         if not self.times:
             return f"{operations}; the speed of {self.device} is not known"
@@ -152,6 +159,8 @@ def _network(network: Network) -> str:
     return f"{network.name}, {network.parameters / 1e6:.3f} M parameters{macs}"
 
 
-def readable_size(size: int) -> str:
+def readable_size(size: int | None) -> str:
     """Bytes in GiB or MiB."""
+    if size is None:
+        return "an unknown size"
     return f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / 2**20:.3g} MiB"

@@ -1,6 +1,7 @@
 """A plan: everything that a start checks, and what the training would take; nothing is trained or written."""
 
 import dataclasses
+import logging
 import math
 import os
 
@@ -8,7 +9,7 @@ from accelerate import Accelerator
 
 from dccd_timm.data.build import Rank, batches_per_epoch
 from dccd_timm.data.rate import images_per_second
-from dccd_timm.errors import UserError
+from dccd_timm.errors import UserError, one_line
 from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.launch.modules import worker_preparation
 from dccd_timm.models.timm_model import as_timm
@@ -25,6 +26,8 @@ from dccd_timm.run.probe import untrained_probe
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.settings import find_changes, read_settings, refuse_changes
 from dccd_timm.task.dccd import DCCDTask
+
+_logger = logging.getLogger(__name__)
 
 # Shares of the device's peak
 _SHARES = (1.0, 0.5, 0.3)
@@ -93,9 +96,8 @@ class _Planner:
     def plan(self) -> Plan:
         """All of it."""
         recipe, training = self.recipe, self.training
-        memory = self.parts_of(recipe.batch_size, recipe.grad_accum_steps)
-        flops = step_flops(training.task, recipe, self.input_size, recipe.batch_size, self.where)
-        times = [self._time(flops, share) for share in _SHARES] if self._peak() else []
+        memory, fit, flops = self._step()
+        times = [self._time(flops, share) for share in _SHARES] if flops and self._peak() else []
         weights = sum(p.numel() * p.element_size() for p in training.student.state_dict().values())
         student, teacher = self._networks()
         return Plan(
@@ -113,15 +115,27 @@ class _Planner:
             epochs=training.schedule.num_epochs,
             controls=recipe.dccd_control,
             memory=memory,
-            fit=self._fit(),
+            fit=fit,
             network_bytes=self._network_bytes(),
             flops=flops,
             times=times,
             loading=self._loading(times),
-            state_bytes=memory[WEIGHTS] + memory[OPTIMIZER] + memory[EMA],
+            state_bytes=memory[WEIGHTS] + memory[OPTIMIZER] + memory[EMA] if memory else None,
             states=min(recipe.checkpoint_hist, training.schedule.num_epochs),
             export_bytes=2 * weights,
         )
+
+    def _step(self) -> tuple[dict[str, int] | None, Fit | None, int | None]:
+        """Memory by part, whether it fits, and operations; None of a step that fake tensors cannot make."""
+        recipe = self.recipe
+        try:
+            memory, fit = self.parts_of(recipe.batch_size, recipe.grad_accum_steps), self._fit()
+            return memory, fit, step_flops(self.training.task, recipe, self.input_size, recipe.batch_size, self.where)
+        except Exception as error:  # whatever a network or optimizer does with values that are not there
+            _logger.warning(
+                "memory and time are not known: a step on tensors without numbers fails (%s)", one_line(error)
+            )
+            return None, None, None
 
     def _fit(self) -> Fit | None:
         """How the step fits into the device's memory; None where that is not known."""

@@ -26,7 +26,7 @@ def test_the_text_has_every_number():
         "11.690 M parameters, 1.81 GMACs", "2048 images x 2 views: 625 updates and 1280000 images per epoch of 1281167",
         "8.00 GiB at the peak", "8 x H100 80GB, bfloat16", "weights 1.00 GiB, activations 7.00 GiB", "yes: 70.00 GiB",
         "2000 images", "93 MiB sent", "5 TFLOP", "1 d 01 h at 50% (10 ms an update)", "400 images/s", "25600 images/s",
-        "64 workers", "10.00 GiB for 10 states", "fragmentation",
+        "64 workers", "1.00 GiB for each of 10 states", "fragmentation",
     ):  # fmt: skip
         assert words in text, words
 
@@ -47,6 +47,12 @@ def test_a_step_that_does_not_fit_names_what_would_and_what_it_changes():
     assert "no: 6.00 GiB of 8.00 GiB" in text and "--batch-size 128 --grad-accum-steps 2" in text and "contrast" in text
     fit.batch_size = None
     assert "no smaller batch does" in plan(fit=fit).text()
+
+
+def test_what_is_not_known_is_said():
+    unknown = plan(memory=None, fit=None, flops=None, times=[], state_bytes=None)
+    assert "memory     an unknown size" in unknown.text() and "time       not known" in unknown.text()
+    assert json.loads(unknown.json())["peak_bytes"] is None
 
 
 def test_json_has_the_same_in_bytes():

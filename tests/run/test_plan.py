@@ -8,6 +8,7 @@ import pytest
 from dccd_timm import ChannelContrastiveLoss
 from dccd_timm.errors import UserError
 from dccd_timm.recipe import load_recipe
+from dccd_timm.run import memory
 from dccd_timm.run import plan as module
 from dccd_timm.run.plan import plan_training, print_plan
 
@@ -40,11 +41,11 @@ def test_it_has_the_training_s_numbers_and_writes_nothing(small, tmp_path, capsy
     data = json.loads(capsys.readouterr().out)
     assert (data["images"], data["classes"], data["updates_per_epoch"], data["epochs"]) == (48, 3, 2, 2)
     assert data["device"] == "A100 80GB" and data["ranks"] == 3 and data["precision"] == "float16"
-    memory = data["memory"]
-    assert memory["gradients"] < memory["weights"] <= memory["EMA"] and memory["teacher"] > 0
+    parts = data["memory"]
+    assert parts["gradients"] < parts["weights"] <= parts["EMA"] and parts["teacher"] > 0
     # around a ring of three a rank sends 4 / 3 of the gradients and of the contrast's sums; BatchNorm's buffers once
-    around = memory["gradients"] + 4 * ChannelContrastiveLoss().numbers_summed(24)
-    assert data["network_bytes"] == int(4 / 3 * around) + memory["weights"] - memory["gradients"]
+    around = parts["gradients"] + 4 * ChannelContrastiveLoss().numbers_summed(24)
+    assert data["network_bytes"] == int(4 / 3 * around) + parts["weights"] - parts["gradients"]
     full, half, third = data["times"]
     assert half["hours"] == pytest.approx(2 * full["hours"]) and third["share"] == 0.3
     assert full["update_seconds"] == pytest.approx(data["flops"] / 312e12)
@@ -85,6 +86,16 @@ def test_what_would_end_a_start_ends_it(flags, publisher, line, small, tmp_path)
     with pytest.raises(UserError, match=line):
         plan_training(recipe_of(small, *flags), publisher)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_step_that_cannot_be_planned_leaves_the_rest(small, monkeypatch, caplog):
+    def broken(*given):
+        raise NotImplementedError("no fake kernel")
+
+    monkeypatch.setattr(memory, "step_memory", broken)
+    plan = plan_training(recipe_of(small), Publisher())
+    assert plan.memory is None and plan.flops is None and plan.loading.per_core > 0 and plan.updates_per_epoch == 3
+    assert "tensors without numbers fails (no fake kernel)" in caplog.text
 
 
 def test_a_launcher_is_refused(monkeypatch):
