@@ -83,3 +83,24 @@ def train_probe(
     optimizer.step(closure)
     plain = weight.detach() / scale
     return plain, bias.detach() - plain @ mean
+
+
+def knn_top1(bank: Tensor, classes: Tensor, features: Tensor, target: Tensor, k: int = 20) -> float:
+    """The share in percent of the features [n, C] whose class is the most common one among their k nearest neighbours
+    in the ``bank`` [N, C] by cosine; of several the smallest, as scikit-learn's ``KNeighborsClassifier`` has it."""
+    unit, num_classes = F.normalize(bank), int(classes.max()) + 1
+    right = 0
+    for rows, wanted in zip(features.split(1024), target.split(1024), strict=True):
+        nearest = (F.normalize(rows) @ unit.T).topk(min(k, len(bank))).indices
+        votes = F.one_hot(classes[nearest], num_classes).sum(1)
+        right += int((votes.argmax(1) == wanted).sum())
+    return 100 * right / max(len(features), 1)
+
+
+def gather_rows(value: Tensor, accelerator: Accelerator) -> Tensor:
+    """The rows of all ranks, whose numbers may differ, on each of them."""
+    if accelerator.num_processes == 1:
+        return value
+    counts = accelerator.gather(torch.tensor([len(value)], device=value.device)).tolist()
+    padded: Tensor = accelerator.gather(accelerator.pad_across_processes(value))
+    return torch.cat([part[:count] for part, count in zip(padded.chunk(len(counts)), counts, strict=True)])

@@ -165,7 +165,8 @@ class Card:
 
     def data(self) -> ModelCardData:
         """The front matter."""
-        tags, source = ["image-classification", "timm"], None
+        task = "image-classification" if self.export.num_classes else "image-feature-extraction"
+        tags, source = [task, "timm"], None
         if self.teacher and METHODS[self.report.method].distills:
             source = self.teacher.hub_id or self.teacher.name
             tags += ["knowledge-distillation", f"teacher:{source}"]
@@ -176,7 +177,7 @@ class Card:
         results = self._results()
         return ModelCardData(
             library_name="timm",
-            pipeline_tag="image-classification",
+            pipeline_tag=task,
             license=self.license,
             tags=tags,
             datasets=[self.dataset] if self.dataset else None,

@@ -45,6 +45,8 @@ class FrozenTeacher(nn.Module):
     scale: Tensor
     shift: Tensor
     luma: Tensor
+    #: Whether the pooled features of a model without a head are wanted.
+    embeds: bool = False
 
     def __init__(
         self,
@@ -167,10 +169,10 @@ class FrozenTeacher(nn.Module):
     ) -> Float32[Tensor, "N K"] | tuple[Float32[Tensor, "N K"], list[Tensor]]:
         """Logits in float32 for the student's images, without gradients; with ``stages`` also the maps of those.
 
-        A teacher without a head has logits [N, 0].
+        A teacher without a head has logits [N, 0], or its pooled features in their place where it :attr:`embeds`.
         """
         with self._precision(images):
-            if self.num_classes:
+            if self.num_classes or self.embeds:
                 logits, maps = tapped_forward(self.model, self.adapt(images), stages or ())
             else:
                 maps = tapped_maps(self.model, self.adapt(images), stages) if stages else []

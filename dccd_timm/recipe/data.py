@@ -118,6 +118,11 @@ class Images:
     seed: int = option(42, "random seed", group="Run")
     in_chans: int | None = option(None, "image channels (default: 3)", low=1, group="Model")
 
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether the images are read without labels; a training may say so."""
+        return False
+
 
 @dataclass(frozen=True)
 class Data(Images):
@@ -125,6 +130,12 @@ class Data(Images):
 
     train_split: str = _data("train", "training split")
     val_split: str = _data("validation", "validation split; empty for none", measures=True)
+    probe_split: str = _data(
+        "",
+        "num_classes 0: labelled split among whose images those of val_split, labelled too, have their neighbours",
+        no_effect=(NoEffect(lambda v: v["num_classes"] != 0, "num_classes is not 0"), NO_VALIDATION),
+        measures=True,
+    )
     train_num_samples: int | None = _data(
         None, "images in the training split, for streams that do not say", low=1, no_effect=(_SIZED,)
     )

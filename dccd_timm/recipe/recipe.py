@@ -22,6 +22,18 @@ class Recipe(Plan, Device, Hub, Run, Augment, Optim, Distil, Student, Data):
     """
 
     @property
+    def is_unlabelled(self) -> bool:
+        """Whether it trains on images without labels, a student without a head."""
+        return self.num_classes == 0
+
+    @property
+    def score(self) -> str:
+        """The metric of a validation that makes the best epoch."""
+        if self.is_unlabelled:
+            return "knn" if self.probe_split else "loss"
+        return self.eval_metric
+
+    @property
     def lower_is_better(self) -> bool:
-        """Whether epochs are compared by a loss: ``--eval-metric loss``, or the training loss without validation."""
-        return self.eval_metric == "loss" or not self.val_split
+        """Whether epochs are compared by a loss: of the validation, or the training loss without validation."""
+        return self.score == "loss" or not self.val_split

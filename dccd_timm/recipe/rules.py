@@ -55,7 +55,8 @@ def no_effect(settings: type, name: str, values: Values, refused: bool = True) -
 
 def contradictions(recipe: Recipe) -> list[str]:
     """One line for each pair of settings that cannot hold together."""
-    return [*_of_method(recipe), *_of_cache(recipe), *_of_views(recipe), *_of_images(recipe), *_of_run(recipe)]
+    rules = (_of_method, _of_labels, _of_cache, _of_views, _of_images, _of_run)
+    return [line for rule in rules for line in rule(recipe)]
 
 
 def advice(recipe: Recipe) -> Iterator[str]:
@@ -85,6 +86,28 @@ def _of_method(recipe: Recipe) -> Iterator[str]:
         yield f"dccd_control {method.name} is the method itself: choose another one to compare with"
 
 
+def _of_labels(recipe: Recipe) -> Iterator[str]:
+    if not recipe.is_unlabelled:
+        return
+    if recipe.kd_distill_type != "dccd":
+        yield (
+            "num_classes 0 trains without labels, and only the channel contrast needs neither labels nor logits: set"
+            " kd_distill_type dccd and a teacher"
+        )
+    elif recipe.task_loss_weight != 0:
+        yield "num_classes 0 has no classes for a task loss: set task_loss_weight 0"
+    elif recipe.dccd_contrast_weight == 0:
+        yield "num_classes 0 leaves the channel contrast alone, and dccd_contrast_weight is 0"
+    if recipe.distill_loss_weight:
+        yield f"num_classes 0 has no logits for KD: drop distill_loss_weight {recipe.distill_loss_weight:g}"
+    if recipe.kd_teacher_probe:
+        yield "kd_teacher_probe fits classes, and num_classes 0 says that there are none: drop one of them"
+    if recipe.dccd_control:
+        yield f"num_classes 0 has no labels for the control {' '.join(recipe.dccd_control)}: drop dccd_control"
+    if recipe.mixes or recipe.bce_loss or recipe.class_map or recipe.target_key:
+        yield "num_classes 0 has no classes: drop mixup, cutmix, bce_loss, class_map and target_key"
+
+
 def _of_headless_teacher(recipe: Recipe) -> Iterator[str]:
     controls = [("dccd_control", control) for control in recipe.dccd_control]
     for name, value in (("kd_distill_type", recipe.kd_distill_type), *controls):
@@ -98,6 +121,8 @@ def _of_cache(recipe: Recipe) -> Iterator[str]:
     """Why a teacher's answers cannot be kept."""
     if not recipe.kd_cache:
         return
+    if recipe.is_unlabelled:
+        yield "kd_cache keeps logits and maps, and num_classes 0 reads the teacher's pooled features too: drop kd_cache"
     method = METHODS[recipe.kd_distill_type]
     if method.distills and not method.cached:
         others = ", ".join(other.name for other in METHODS.values() if other.cached)

@@ -20,6 +20,10 @@ def _is_elsewhere(v: Values) -> bool:
 _RESUMED = NoEffect(_is_elsewhere, "resume names the run's folder", refused=False)
 _NO_PROJECT = NoEffect(lambda v: v["log_with"] not in ("wandb", "trackio"), "log_with is neither wandb nor trackio")
 
+_UNLABELLED = NoEffect(
+    lambda v: v["num_classes"] == 0, "num_classes is 0: k-NN on --probe-split makes the best epoch, else the loss"
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -44,7 +48,7 @@ class Run:
         usual=True,
     )
     eval_metric: Literal["top1", "top5", "loss"] = _run(
-        "top1", "what makes the best epoch", no_effect=(NO_VALIDATION,), measures=True
+        "top1", "what makes the best epoch", no_effect=(NO_VALIDATION, _UNLABELLED), measures=True
     )
     resume: str | None = _run(
         None, "continue a run: its folder, or auto with --experiment", published="no", resume="once"

@@ -15,7 +15,9 @@ _NO_EMA = without("model_ema", "model_ema is off")
 class Network:
     """How any network is built and fed; training and validation have it in common."""
 
-    num_classes: int | None = _model(None, "number of classes (default: the data set's, else the model's)", low=1)
+    num_classes: int | None = _model(
+        None, "number of classes (default: the data set's, else the model's); 0 trains on images without labels", low=0
+    )
     gp: str | None = _model(None, "global pool: fast, avg, max, avgmax, catavgmax")
     model_kwargs: dict[str, Any] = _model({}, "arguments of the architecture, key=value ...", resume="refused")
     img_size: int | None = _model(None, "image size in pixels (default: the model's)", low=1, measures=True)

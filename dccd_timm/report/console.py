@@ -49,6 +49,7 @@ class StartFacts:
     terms: dict[str, float]
     train: SplitFacts
     val: SplitFacts | None
+    probe: SplitFacts | None = None
     input_size: tuple[int, ...]
     updates_per_epoch: int
     epochs: int
@@ -65,6 +66,8 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
         f"{readable_term(name).removesuffix(' loss')} {weight:g}" for name, weight in facts.terms.items() if weight
     ]
     method = METHODS[recipe.kd_distill_type]
+    if recipe.is_unlabelled:
+        weights = [*weights, "no labels: the student has no head"]
     off = "; kd and difference are off: the teacher has no head" if _lacks_logits(recipe, facts) else ""
     has_loss = method.has_logit_loss and facts.has_logits and recipe.kd_loss_type != "kl"
     loss = [f"{recipe.kd_loss_type} between logits"] if has_loss else []
@@ -76,7 +79,7 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
         "student": f"{_network(facts.student, facts.gmacs.get('student'))}, sees {size},"
         f" weights: {weights_of(facts.student)}",
         "data": _split(facts.train),
-        "validation": _split(facts.val) if facts.val else "none: best/ is the epoch with the lowest training loss",
+        "validation": _validation(recipe, facts),
         "method": ", ".join([method.name, *loss, *weights]) + off,
         "device": f"{world} x {facts.hardware.device}, {facts.hardware.precision}",
         "update": f"{images} images x {views} view{'s' if views != 1 else ''}, {facts.updates_per_epoch} updates"
@@ -86,9 +89,17 @@ def start_block(recipe: Recipe, facts: StartFacts) -> str:
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items() if text)
 
 
+def _validation(recipe: Recipe, facts: StartFacts) -> str:
+    if facts.val is None:
+        return "none: best/ is the epoch with the lowest training loss"
+    if facts.probe is not None:
+        return f"{_split(facts.val)}, by its neighbours among those of {_split(facts.probe)}"
+    return _split(facts.val) + (", by the loss" if recipe.is_unlabelled else "")
+
+
 def _lacks_logits(recipe: Recipe, facts: StartFacts) -> bool:
     """Whether the method reads logits that the teacher does not have."""
-    return not facts.has_logits and "logits" in METHODS[recipe.kd_distill_type].needs
+    return not facts.has_logits and not recipe.is_unlabelled and "logits" in METHODS[recipe.kd_distill_type].needs
 
 
 def _split(split: SplitFacts) -> str:
@@ -107,7 +118,7 @@ def _teacher(teacher: NetworkReport, facts: StartFacts) -> str:
     if teacher.head == "probe":
         text += ", a linear head on its features"
     if not facts.has_logits:
-        return f"{text}, no head: its features are used, and it is not evaluated"
+        return f"{text}, no head: its features are used, and it has no accuracy"
     if facts.evaluated is None or teacher.top1 is None:
         return f"{text}, not evaluated: no validation split"
     skipped = f", {facts.evaluated['skipped']} unreadable" if facts.evaluated["skipped"] else ""
@@ -129,6 +140,12 @@ def epoch_line(
     if "top1" in metrics:
         counts = f" of {metrics['images']} images, {metrics['skipped']} unreadable" if metrics.get("skipped") else ""
         parts.append(f"top-1 {metrics['top1']:.2f} %{counts}")
+    if "knn" in metrics:
+        parts.append(
+            f"k-NN {metrics['knn']:.2f} %  linear probe {metrics['probe']:.2f} % of {metrics['images']} images"
+        )
+    elif "loss" in metrics and "top1" not in metrics:
+        parts.append(f"validation loss {metrics['loss']:.4g}")
     if best and best[0] != progress.epoch:
         parts.append(f"best {best[1]:.2f} % in epoch {best[0] + 1}")
     if progress.epoch + 1 < epochs:
@@ -167,6 +184,9 @@ def print_closing(folder: Path, report: Report, settings: Mapping[str, object] |
     if lines and report.splits and (split := report.splits.validation):
         missing = f", {split.skipped} more could not be read" if split.skipped else ""
         lines.append(f"  evaluated on {split.images} images of the split {split.name}{missing}")
+    for role, network in (("student", report.student), ("teacher", report.teacher)):
+        if network and network.knn is not None and network.probe is not None:
+            lines.append(f"  {role} ({network.name}): k-NN {network.knn:.2f} %, linear probe {network.probe:.2f} %")
     best = folder / "best"
     lines.append(f"  {best} holds the student: timm.create_model({f'local-dir:{best}'!r}, pretrained=True)")
     lines.append(f"  {folder / 'report'} holds its pictures and report.json")
@@ -183,6 +203,12 @@ def print_comparison(folder: Path, report: Report) -> None:
 def next_commands(folder: Path, settings: Mapping[str, object]) -> list[str]:
     """What validates the student of a run with these ``settings``, where it was validated, and what pushes it."""
     commands = []
+    if settings.get("num_classes") == 0:
+        data = ["--data-dir", "FOLDER", "--model", f"local-dir:{folder / 'best'}", "--pretrained"]
+        return [
+            shlex.join(["dccd-timm", "train", *data, "--kd-distill-type", "none"]),
+            shlex.join(["dccd-timm", "push", str(folder), "OWNER/NAME"]),
+        ]
     if settings.get("val_split"):
         flags = [word for name in _DATA if (value := settings.get(name)) for word in (_flag(name), str(value))]
         size = [word for value in [settings.get("val_num_samples")] if value for word in ("--num-samples", str(value))]

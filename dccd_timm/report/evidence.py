@@ -72,7 +72,8 @@ def gather_evidence(
     known = "student" in features  # this rank may have read no image, and a user's own network gives no features
     correlations = correlate(features) if known else {}
     report.redundancy = measure_redundancy(features, correlations) if known else None
-    report.classes = compare_answers(evaluation, names, (report.control and report.control.label) or "")
+    if evaluation.answers:
+        report.classes = compare_answers(evaluation, names, (report.control and report.control.label) or "")
     return Evidence(report, summaries, features if known else {}, correlations)
 
 

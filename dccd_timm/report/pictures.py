@@ -86,7 +86,7 @@ def draw_pictures(folder: Path, evidence: Evidence) -> None:
 def draw_views(
     folder: Path,
     views: Tensor,
-    target: Tensor,
+    target: Tensor | None,
     mean: Sequence[float],
     std: Sequence[float],
     names: list[str] | None,
@@ -94,11 +94,11 @@ def draw_views(
     """Draw views [B, V, C, H, W] of the first images of a batch into a run's ``folder``: a column is an image, a row a
     view.
 
-    ``target`` are classes [B] or shares of them [B, K].
+    ``target`` are classes [B] or shares of them [B, K], None for images without labels.
     """
     if (plt := pyplot()) is None:
         return
-    views, target = views[:10].cpu(), target[:10].cpu()
+    views = views[:10].cpu()
     scale, shift = (torch.tensor(v).view(-1, 1, 1) for v in (std, mean))
     pixels = (views * scale + shift).clamp(0, 1)
     count, num_views = pixels.shape[:2]
@@ -112,6 +112,8 @@ def draw_views(
             axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
             if image == 0:
                 axis.set_ylabel(f"view {view}")
+        if target is None:
+            continue
         label = int(target[image].argmax() if target.ndim == 2 else target[image])
         axes[0][image].set_title(plain(names[label], 16) if names else f"class {label}", fontsize=8)
     save_figure(plt, figure, folder / "report" / "views.png")
@@ -170,17 +172,20 @@ def draw_curves(plt: ModuleType, evidence: Evidence) -> "Figure | None":
     figure, axes = plt.subplot_mosaic([["loss", "loss"], ["top1", "top5"]], figsize=(9, 7), layout="constrained")
     label, rows = next(iter(tables.items()))
     _plot_losses(axes["loss"], rows, label)
-    for metric, name in (("top1", "top-1"), ("top5", "top-5")):
+    top1, top5 = ("top1", "top-1"), ("top5", "top-5")
+    if not evidence.report.student.classifies:
+        top1, top5 = ("knn", "k-NN"), ("probe", "linear probe")
+    for panel, (metric, name) in zip(("top1", "top5"), (top1, top5), strict=True):
         for (label, rows), colour, mark in zip(
             tables.items(), itertools.cycle((ROLES["student"], ROLES["control"])), itertools.cycle("os")
         ):
             points = [(int(r["epoch"]) + 1, float(r[f"eval_{metric}"])) for r in rows if r.get(f"eval_{metric}")]
             if points:
-                axes[metric].plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=label)
+                axes[panel].plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=label)
         teacher = getattr(evidence.report.teacher, metric, None)
         if teacher is not None:
-            axes[metric].axhline(teacher, color=ROLES["teacher"], linestyle="--", label="teacher")
-        axes[metric].set(xlabel="epoch", ylabel=f"validation {name} (%)", title=f"Accuracy, {name}")
+            axes[panel].axhline(teacher, color=ROLES["teacher"], linestyle="--", label="teacher")
+        axes[panel].set(xlabel="epoch", ylabel=f"validation {name} (%)", title=f"Accuracy, {name}")
     figure.legend(*axes["top1"].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
     for axis in axes.values():
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -56,7 +56,8 @@ class Origin(JsonDataclass):
 class NetworkReport(Origin):
     """The teacher, the student or its control; ``parameters_m`` in millions.
 
-    ``head`` is "none" for a teacher of which the features alone are used, "probe" for one that got a linear head.
+    ``head`` is "none" for a teacher of which the features alone are used, or a student that has no other, "probe" for a
+    teacher that got a linear head. ``knn`` and ``probe`` are the accuracies of k-NN and of a linear head on features.
     ``loss``, ``top1`` and ``top5`` are None without validation, ``agreement`` (the images to which it gives the
     teacher's class) without a teacher, ``start`` for a network whose first weights were random. ``label`` names a
     control.
@@ -69,6 +70,8 @@ class NetworkReport(Origin):
     top1: float | None = _optional()
     top5: float | None = _optional()
     agreement: float | None = _optional()
+    knn: float | None = _optional()
+    probe: float | None = _optional()
     start: Origin | None = _optional()
     label: str | None = _optional()
 

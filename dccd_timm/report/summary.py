@@ -7,21 +7,30 @@ from timm.utils import update_summary
 
 from dccd_timm.atomic import write_text
 from dccd_timm.batch import Progress
+from dccd_timm.recipe import Recipe
 
 _SPEED = "views_per_second"
 METRICS = ("loss", "top1", "top5")
 
 
-def append_epoch(folder: Path, progress: Progress, metrics: dict[str, float], with_eval: bool) -> None:
+def metric_columns(recipe: Recipe) -> tuple[str, ...]:
+    """The metrics of a validation by a recipe, none without one."""
+    if not recipe.val_split:
+        return ()
+    unlabelled = ("knn", "probe") if recipe.probe_split else ("loss",)
+    return unlabelled if recipe.is_unlabelled else METRICS
+
+
+def append_epoch(folder: Path, progress: Progress, metrics: dict[str, float], columns: tuple[str, ...]) -> None:
     """Append an epoch's row to the summary.csv of a run's ``folder``.
 
     It counts epochs from 0, as timm's does and all files of a run do; on the screen they count from 1.
-    The evaluation columns exist ``with_eval`` and are empty where ``metrics`` are, in epochs without validation.
+    The evaluation ``columns`` are empty where ``metrics`` are, in epochs without validation.
     """
     path = folder / "summary.csv"
     if path.exists():
         _drop_rows_from(path, progress.epoch)
-    evaluated = {name: metrics.get(name, "") for name in METRICS} if with_eval else None
+    evaluated = {name: metrics.get(name, "") for name in columns} or None
     train = dict(progress.losses) | {_SPEED: round(progress.views_per_second, 1)}
     update_summary(progress.epoch, train, evaluated, filename=str(path), lr=progress.lr, write_header=not path.exists())
 

@@ -39,7 +39,8 @@ def begin_run(
         if not resumed:
             batch, config = training.loader.peek(), training.data_config
             with logged_failure("report/views.png was not drawn", folder):
-                draw_views(folder, batch.views, batch.target, config["mean"], config["std"], splits.train.names)
+                target = None if recipe.is_unlabelled else batch.target
+                draw_views(folder, batch.views, target, config["mean"], config["std"], splits.train.names)
         print(start_block(recipe, start_facts(recipe, splits, training, accelerator, folder)), flush=True)
     accelerator.wait_for_everyone()
 
@@ -64,6 +65,7 @@ def start_facts(
         terms=term_weights(training.task),
         train=_split_facts(recipe, splits.train, recipe.train_split, num_classes),
         val=_split_facts(recipe, splits.val, recipe.val_split, None) if splits.val else None,
+        probe=_split_facts(recipe, splits.probe, recipe.probe_split, None) if splits.probe else None,
         input_size=tuple(training.data_config["input_size"]),
         updates_per_epoch=training.loader.batches_per_epoch // recipe.grad_accum_steps,
         epochs=training.schedule.num_epochs,

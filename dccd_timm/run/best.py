@@ -6,11 +6,11 @@ from typing import Literal
 
 from accelerate import Accelerator
 
-from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.recipe import Recipe, Student
 from dccd_timm.report.schema import JsonDataclass
 from dccd_timm.run.export import export
 from dccd_timm.run.pieces import Splits, Training
+from dccd_timm.run.score import score
 from dccd_timm.task.contract import plain_copy
 
 
@@ -64,12 +64,11 @@ def choose_weights(
     eval_model = training.task.get_eval_model(ema=averaged)
     assert eval_model is not None
     model = plain_copy(eval_model).to(accelerator.device)
-    evaluator = training.task.create_evaluator()
-    metrics = evaluate(model, training.val, accelerator, evaluator, channels_last=recipe.channels_last)
+    metrics = score(recipe, training, accelerator, model, ema=averaged)
     assert metrics is not None
-    if not is_better(recipe, metrics[recipe.eval_metric], best):
+    if not is_better(recipe, metrics[recipe.score], best):
         return replace(best, weights=best.weights or validated_weights(recipe))
     if accelerator.is_main_process:
         note = {"dccd_timm": {"method": recipe.kd_distill_type, "epoch": epoch, **metrics}}
         export(model, folder / "best", training.data_config, splits.train.names, note)
-    return Best(epoch, metrics[recipe.eval_metric], metrics, "ema" if averaged else "raw")
+    return Best(epoch, metrics[recipe.score], metrics, "ema" if averaged else "raw")

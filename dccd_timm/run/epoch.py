@@ -11,20 +11,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dccd_timm.batch import Progress
 from dccd_timm.data.collate import check_limit
-from dccd_timm.engine.evaluate import evaluate
 from dccd_timm.engine.statistics import share_statistics
 from dccd_timm.errors import logged_failure
 from dccd_timm.launch.stop import StopSignals
 from dccd_timm.recipe import Recipe
 from dccd_timm.report.console import epoch_line
 from dccd_timm.report.schema import NAMED, Report, SplitReport, SplitReports
-from dccd_timm.report.summary import append_epoch
+from dccd_timm.report.summary import append_epoch, metric_columns
 from dccd_timm.run.best import Best, choose_weights, is_better, validated_weights, validates_ema
 from dccd_timm.run.export import export
 from dccd_timm.run.finish import push_interim
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
 from dccd_timm.run.resume import ResumePoint
+from dccd_timm.run.score import score
 from dccd_timm.run.settings import plain_settings
 from dccd_timm.run.state import SavedProgress, SavedRank, record_best, save_state
 from dccd_timm.task.build import term_weights
@@ -144,7 +144,7 @@ class EpochEnd:
         if metrics is None:
             return False
         validates = self.training.val is not None
-        metric = metrics.get(self.recipe.eval_metric) if validates else progress.losses["loss"]
+        metric = metrics.get(self.recipe.score) if validates else progress.losses["loss"]
         best = self.best
         if metric is not None and is_better(self.recipe, metric, self.best):
             self.best = Best(progress.epoch, metric, metrics, validated_weights(self.recipe))
@@ -178,11 +178,8 @@ class EpochEnd:
         due = (epoch + 1) % self.recipe.val_interval == 0 or epoch + 1 == self.training.schedule.num_epochs
         if self.training.val is None or not due:
             return {}
-        task, recipe = self.training.task, self.recipe
-        metrics = evaluate(
-            self._student(), self.training.val, self.accelerator, task.create_evaluator(),
-            channels_last=recipe.channels_last, stopping=self.signals.came,
-        )  # fmt: skip
+        recipe, ema = self.recipe, validates_ema(self.recipe)
+        metrics = score(recipe, self.training, self.accelerator, self._student(), self.signals.came, ema)
         if metrics and metrics.get("skipped"):
             first = next(iter(self.training.val.skips.images), "one of another rank")
             check_limit({first: int(metrics["skipped"])}, recipe.max_data_errors)
@@ -198,7 +195,7 @@ class EpochEnd:
         """Write what an epoch leaves beside its state: exports, its row, and an interim push."""
         self._export(progress.epoch, metrics, better)
         epochs = self.training.schedule.num_epochs
-        append_epoch(self.folder, progress, metrics, with_eval=self.training.val is not None)
+        append_epoch(self.folder, progress, metrics, metric_columns(self.recipe))
         self._log(progress, epochs, metrics)
         if not progress.stop:
             self._push_interim(progress.epoch + 1)
@@ -207,7 +204,9 @@ class EpochEnd:
         """Log an epoch, with the time that the others will take if they are as long as those of this process."""
         now = time.perf_counter()
         left = (now - self.started) / (progress.epoch + 1 - self.first_epoch) * (epochs - progress.epoch - 1)
-        best = (self.best.epoch, self.best.metrics["top1"]) if self.best and "top1" in self.best.metrics else None
+        best, shown = None, "knn" if self.recipe.is_unlabelled else "top1"
+        if self.best and shown in self.best.metrics:
+            best = self.best.epoch, self.best.metrics[shown]
         _logger.info("%s", epoch_line(progress, epochs, metrics, best, now - self.epoch_began, left))
         self.epoch_began = now
 

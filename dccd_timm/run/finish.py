@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dccd_timm.batch import Batch
-from dccd_timm.engine.evaluate import Evaluation
+from dccd_timm.engine.evaluate import Evaluation, has_features
 from dccd_timm.errors import logged_failure
 from dccd_timm.models.load import create, origin
 from dccd_timm.models.student import started_from
@@ -36,6 +36,7 @@ from dccd_timm.report.sensitivity import SensitivityMeter
 from dccd_timm.run.best import Best
 from dccd_timm.run.pieces import Splits, Training
 from dccd_timm.run.publisher import Publisher
+from dccd_timm.run.score import score_features
 from dccd_timm.run.settings import describe, read_settings
 from dccd_timm.task.answered import AnsweredTeacher
 from dccd_timm.task.build import term_weights
@@ -77,7 +78,10 @@ def finish(
     report.hardware = hardware(accelerator)
     if evaluation is not None:
         add_validation(report, recipe.val_split, evaluation)
-        add_metrics(report.student, "student", evaluation)
+        if recipe.is_unlabelled:
+            _add_scores(recipe, training, networks, report, accelerator)
+        else:
+            add_metrics(report.student, "student", evaluation)
         if report.teacher and "teacher" in evaluation.metrics:
             add_metrics(report.teacher, "teacher", evaluation)
     if accelerator.is_main_process:
@@ -94,6 +98,16 @@ def _loaded(networks: dict[str, nn.Module], folder: Path) -> dict[str, nn.Module
     again = f"dccd-timm report {shlex.quote(str(folder))}"
     _logger.info("the teacher was not loaded, so the report has no sensitivity: `%s` loads it and adds it", again)
     return {name: network for name, network in networks.items() if network is not teacher}
+
+
+def _add_scores(
+    recipe: Recipe, training: Training, networks: dict[str, nn.Module], report: Report, accelerator: Accelerator
+) -> None:
+    """Add what the features of student and teacher are worth on the labelled splits, where there are any."""
+    for name, network in (("student", report.student), ("teacher", report.teacher)):
+        if training.probe is not None and network is not None and has_features(networks[name]):
+            found = score_features(recipe, training, accelerator, networks[name])
+            network.knn, network.probe = found["knn"], found["probe"]
 
 
 def _evaluate(
@@ -156,6 +170,7 @@ def student_report(recipe: Recipe, student: nn.Module, initial: nn.Module) -> Ne
     start = started_from(recipe, initial)
     report = _describe(recipe.model, student, sum(p.numel() for p in student.parameters()))
     report.method = recipe.kd_distill_type
+    report.head = "none" if recipe.is_unlabelled else None
     report.start = Origin.from_json(start) if start else None
     return report
 

@@ -24,7 +24,7 @@ def load_run_teacher(
 ) -> nn.Module | None:
     """The teacher of a recipe, which answers in the order of the classes ``names``, or has no head; None without one.
 
-    It has none where ``--kd-teacher-probe`` gives it another one.
+    It has none where ``--kd-teacher-probe`` gives it another one, or where the student has none.
 
     ``main`` is the recipe of the run that a control belongs to: both have the same teacher.
 
@@ -36,6 +36,8 @@ def load_run_teacher(
         return None
     role = "teacher (--kd-model-name)"
     teacher = load_teacher(name, recipe.kd_teacher_checkpoint, num_classes, role, any_classes=True)
+    if not num_classes:  # nor does the student have a head
+        return drop_head(teacher, name) if as_timm(teacher).num_classes else teacher
     if recipe.kd_teacher_probe:
         check_pools(teacher, name)
         return drop_head(teacher, name) if as_timm(teacher).num_classes else teacher
@@ -45,6 +47,8 @@ def load_run_teacher(
     for reader in (main, recipe):
         if reader is not None:
             _check_without_head(reader, teacher, num_classes)
+    if recipe.kd_cache:
+        raise UserError(f"--kd-cache keeps logits, and teacher {name} has no head for these classes: drop it")
     return drop_head(teacher, name) if as_timm(teacher).num_classes else teacher
 
 

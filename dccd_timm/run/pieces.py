@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,10 +43,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class Splits:
-    """The opened splits of a run, shared with its control run."""
+    """The opened splits of a run, shared with its control run; ``probe`` has the neighbours of unlabelled images."""
 
     train: Source
     val: Source | None
+    probe: Source | None = None
 
 
 def open_splits(recipe: Recipe) -> Splits:
@@ -57,6 +58,8 @@ def open_splits(recipe: Recipe) -> Splits:
             have one name.
     """
     train = open_split(recipe, recipe.train_split, True, recipe.train_num_samples)
+    if recipe.probe_split:
+        return _open_labelled(recipe, train)
     val = open_split(recipe, recipe.val_split, False, recipe.val_num_samples) if recipe.val_split else None
     if val is not None:
         if recipe.val_split != recipe.train_split and train.folder and train.folder == val.folder:
@@ -80,13 +83,28 @@ def _same_images(recipe: Recipe, root: Path) -> str:
     )
 
 
+def _open_labelled(recipe: Recipe, train: Source) -> Splits:
+    """Beside images without labels a validation split and a probe split with the same classes."""
+    labelled = replace(recipe, num_classes=None)
+    val = open_split(labelled, recipe.val_split, False, recipe.val_num_samples)
+    probe = open_split(labelled, recipe.probe_split, False, None)
+    if recipe.val_split == recipe.probe_split or (val.folder and val.folder == probe.folder):
+        raise UserError(
+            f"--probe-split {recipe.probe_split} has the images of the validation split, which would be their own"
+            " neighbours: choose another"
+        )
+    number_split(val, probe.names, f"split {recipe.val_split}", f"split {recipe.probe_split}")
+    return Splits(train, val, probe)
+
+
 @dataclass
 class Training:
     """What one training is made of.
 
     ``teacher`` takes the student's images; ``teacher_weights`` is a hash of its weights, ``teacher_probe`` the head
     that it got, if any, ``teacher_evaluation`` its validation before the training, and ``teacher_key`` what that
-    depends on, empty when it is kept already. ``answers`` are those that the teacher keeps, with --kd-cache.
+    depends on, empty when it is kept already. ``answers`` are those that the teacher keeps, with --kd-cache; ``probe``
+    loads the images among which those of ``val`` have neighbours.
     """
 
     student: nn.Module
@@ -102,6 +120,7 @@ class Training:
     teacher_evaluation: Evaluation | None = None
     teacher_key: str = ""
     answers: AnswerCache | None = None
+    probe: EvalLoader | None = None
 
 
 def build_training(
@@ -126,16 +145,15 @@ def build_training(
     set_seed(recipe.seed)  # the same initial student on every rank and with every method
     student, data_config = _build_student(recipe, splits.train.names)
     num_classes = as_timm(student).num_classes
-    prepare_worker = worker_preparation(recipe.device_modules)
-    rank = Rank(device, accelerator.process_index, accelerator.num_processes, prepare_worker)
-    dtype, probe = teacher_dtype(recipe, accelerator), None
+    rank = _rank_of(recipe, accelerator)
+    dtype, head = teacher_dtype(recipe, accelerator), None
     cache = open_cache(recipe, splits.train, data_config, accelerator)
     load = partial(load_run_teacher, recipe, num_classes, splits.train.names, main)
     teacher = cache.find_teacher(load, dtype) if cache else load()
     if teacher is not None and recipe.kd_teacher_probe:
         frozen = evaluated_teacher(recipe, teacher, data_config, dtype).to(device)
-        probe = probe_of(recipe, splits.train, frozen, data_config, num_classes, rank, accelerator, folder)
-        teacher = probe.on(teacher)
+        head = probe_of(recipe, splits.train, frozen, data_config, num_classes, rank, accelerator, folder)
+        teacher = head.on(teacher)
     teacher_weights = _hash_teacher(teacher, splits, cache)
     student = share_batch_norms(student, recipe, accelerator.num_processes, device)
     task = build_task(recipe, student, teacher, data_config, recipe.mixes, device, dtype)
@@ -143,7 +161,7 @@ def build_training(
         cache.attach(task, teacher_weights)
     optimizer = _prepare(recipe, task, accelerator)
     loader = build_train_loader(recipe, splits.train, data_config, num_classes, rank, start_epoch, position)
-    val = _build_validation(recipe, splits.val, data_config, num_classes, rank)
+    validation = partial(_build_validation, recipe, data_config=data_config, num_classes=num_classes, rank=rank)
     schedule = build_schedule(optimizer, recipe, loader.batches_per_epoch // recipe.grad_accum_steps)
     evaluated = teacher_of(task)
     if evaluated is None and teacher is not None:  # a student trained without it is still compared with it
@@ -151,8 +169,14 @@ def build_training(
     if cache is not None and cache.teacher is not None:
         loader.before_batch = cache.teacher.announce
     return Training(
-        student, task, evaluated, data_config, optimizer, schedule, loader, val, teacher_weights, probe, answers=cache
-    )
+        student, task, evaluated, data_config, optimizer, schedule, loader, validation(splits.val),
+        teacher_weights, head, answers=cache, probe=validation(splits.probe),
+    )  # fmt: skip
+
+
+def _rank_of(recipe: Recipe, accelerator: Accelerator) -> Rank:
+    prepare_worker = worker_preparation(recipe.device_modules)
+    return Rank(accelerator.device, accelerator.process_index, accelerator.num_processes, prepare_worker)
 
 
 def _build_validation(
@@ -174,7 +198,7 @@ def _hash_teacher(teacher: nn.Module | None, splits: Splits, cache: AnswerCache 
 
 def _build_student(recipe: Recipe, names: list[str] | None) -> tuple[nn.Module, DataConfig]:
     """The student with a class for each of the data set's ``names``, and its preprocessing."""
-    student, data_config = build_student(recipe, recipe.num_classes or (len(names) if names else None))
+    student, data_config = build_student(recipe, len(names) if names and not recipe.num_classes else recipe.num_classes)
     num_classes = as_timm(student).num_classes
     if names and len(names) > num_classes:
         raise UserError(f"the data set has {len(names)} classes, the student {num_classes}: raise --num-classes")

@@ -74,6 +74,11 @@ def _configure(options: Validation, model: nn.Module, device: torch.device) -> t
 def _evaluate(options: Validation, model: nn.Module, config: DataConfig, accelerator: Accelerator) -> dict[str, float]:
     """Metrics of the model; with a teacher also ``teacher_*`` and ``agreement``."""
     num_classes: int = model.num_classes  # type: ignore[assignment]
+    if not num_classes:
+        raise UserError(
+            f"{options.model} has no classifier (num_classes 0): fine-tune it first (dccd-timm train --model"
+            f" {options.model} --pretrained --kd-distill-type none)"
+        )
     networks = {"model": model}
     images = replace(options, in_chans=config["input_size"][0])  # the model's, where --in-chans is not given
     split = open_split(images, options.split, False, options.num_samples)

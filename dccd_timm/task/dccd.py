@@ -4,6 +4,7 @@ Liu, Chen, Liu, "DCCD: Reducing Neural Network Redundancy via Distillation", IEE
 (DOI 10.1109/TNNLS.2023.3238337). Only its abstract was available: the formulas are our reading of it.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -33,7 +34,8 @@ class DCCDTask(TermTask):
         student_model: timm model to train; two-headed distilled models answer with the mean of their heads.
         teacher_model: timm name, ``hf-hub:``/``local-dir:`` name or module; frozen here, for good. A teacher
             with BatchNorm is copied with its norms folded into the convolutions. With one that has no head
-            (``num_classes`` 0) KD and difference are off: task loss and contrast remain.
+            (``num_classes`` 0) KD and difference are off: task loss and contrast remain. With a student without a
+            head the contrast alone remains, of the last stages and of the pooled features; targets are not read.
         criterion: classification loss; created from ``criterion_kwargs`` by timm when None.
         views: V, the views of each image in a batch.
         distill_loss_weight, task_loss_weight, loss_type, temperature: timm's names for the loss between logits.
@@ -52,6 +54,8 @@ class DCCDTask(TermTask):
     Raises:
         ValueError: when the pair cannot work: class counts, feature maps, channels, views; one line each.
     """
+
+    learns_unlabelled: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -133,13 +137,39 @@ class DCCDTask(TermTask):
 
     def _tap_contrast(self, pooled: bool, wanted: Sequence[int] | None) -> None:
         """Choose the stages of both networks and build the maps between their channels."""
-        shapes = self.stage_shapes()
-        stages = [
-            choose_stages(s, wanted, role, pooled) for s, role in zip(shapes, ("student", "teacher"), strict=True)
-        ]
+        shapes, headless = self.stage_shapes(), not self.classifies
+        pooled, last = pooled, pooled or headless  # what lies above the tapped stage would not be trained
+        stages = [choose_stages(s, wanted, role, last) for s, role in zip(shapes, ("student", "teacher"), strict=True)]
         pairs = [(shapes[0][s], shapes[1][t]) for s, t in zip(*stages, strict=True)]
         grids = [(1, 1) if pooled else common_grid(s[1:], t[1:]) for s, t in pairs]
-        self.tap(stages[0], stages[1], grids, [channel_map(s[0], t[0]) for s, t in pairs])
+        embedding = self._embedding_map() if headless else None
+        self.tap(stages[0], stages[1], grids, [channel_map(s[0], t[0]) for s, t in pairs], embedding)
+
+    def _embedding_map(self) -> nn.Module:
+        """The map from the student's pooled features to the teacher's."""
+        if not self.teacher.has_features:
+            raise ValueError(f"teacher {self.teacher_name} does not pool its features: choose a timm classifier")
+        if self.teacher.num_classes:
+            raise ValueError(
+                f"teacher {self.teacher_name} has a head and the student none: build it with num_classes=0"
+            )
+        student, (channels, height, width) = self._trainable().student, self.input_size
+        widths = []
+        with torch.no_grad():
+            for network in (student, self.teacher):
+                image = torch.zeros(1, channels, height, width, device=self.device, dtype=self.dtype)
+                maps = network.eval().forward_features(image)  # type: ignore[operator]
+                widths.append(network.forward_head(maps, pre_logits=True).shape[1])  # type: ignore[operator]
+        return channel_map(widths[0], widths[1])
+
+    @torch.no_grad()
+    def contrast_of(self, images: Tensor, ema: bool = False) -> Tensor:
+        """The channel contrast of images [N, C, H, W], of this process alone: a scalar to validate by."""
+        _, maps = self._trainable(ema=ema)(images)
+        _, others = self.teacher_answers(images)
+        contrast = copy.copy(self.contrast)
+        contrast.scope = "local"
+        return torch.stack([contrast(s, t) for s, t in zip(maps, others, strict=True)]).mean()
 
     def _contrast_loss(self, answers: Answers) -> Tensor:
         pairs = zip(answers.student_maps, answers.teacher_maps, strict=True)

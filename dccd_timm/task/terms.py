@@ -127,13 +127,14 @@ class TermTask(TappedTask):
         super().__init__(**options)
         inputs = inputs or Inputs()
         check_tappable(student_model, "student")
-        check_classifier(student_model, "student")
+        if not (self.learns_unlabelled and distillation is not None and distillation.task_loss_weight == 0):
+            check_classifier(student_model, "student")
         single_head(student_model)
         student_model.to(device=self.device, dtype=self.dtype)
         num_classes = as_timm(student_model).num_classes
         if isinstance(teacher_model, str):
             teacher_model = load_teacher(teacher_model, num_classes=num_classes, any_classes=True)
-        if as_timm(teacher_model).num_classes:
+        if as_timm(teacher_model).num_classes and num_classes:
             check_classes(teacher_model, num_classes)
         config = resolve_input_data_config(student_model)
         self.input_size = tuple(inputs.size or config["input_size"])
@@ -154,10 +155,18 @@ class TermTask(TappedTask):
         if not self.has_logits and all(term.reads_logits for term in self.TERMS[1:]):
             raise ValueError(f"teacher {self.teacher_name} has no head: its features alone are no loss between logits")
 
+    #: Whether a student without a head can be trained, on images without labels and with no weight on a task loss.
+    learns_unlabelled: ClassVar[bool] = False
+
     @property
     def has_logits(self) -> bool:
-        """Whether the teacher gives logits, and not its features alone."""
-        return self.teacher.num_classes > 0
+        """Whether both networks give logits for the same classes, and not their features alone."""
+        return self.classifies and self.teacher.num_classes > 0
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the student has a head."""
+        return as_timm(self._trainable().student).num_classes > 0
 
     @property
     def teacher_name(self) -> str:
@@ -191,11 +200,14 @@ class TermTask(TappedTask):
         teacher_stages: Sequence[int],
         grids: Sequence[tuple[int, int] | None],
         maps: Sequence[nn.Module],
+        embedding: nn.Module | None = None,
     ) -> None:
         """Read these stages of both networks in each step; arguments as of :class:`TappedStudent`."""
         student = self._trainable().student
         self.teacher_stages, self.grids = list(teacher_stages), list(grids)
-        self.trainable_module = TappedStudent(student, stages, grids, maps).to(device=self.device, dtype=self.dtype)
+        self.teacher.embeds = embedding is not None
+        tapped = TappedStudent(student, stages, grids, maps, embedding)
+        self.trainable_module = tapped.to(device=self.device, dtype=self.dtype)
 
     def _task_loss(self, answers: Answers) -> Tensor:
         loss: Tensor = self.criterion(answers.student, answers.target)
@@ -214,11 +226,18 @@ class TermTask(TappedTask):
     def term_weights(self) -> dict[str, float]:
         """The weight of each part of the loss after the warm-up, by its name in what :meth:`forward` returns."""
         weights = {term.name: term.weight(self) for term in self.TERMS if self.has_logits or not term.reads_logits}
+        if not self.classifies:
+            del weights["task_loss"]
         return {name: weight for name, weight in weights.items() if weight or name == "task_loss"}
 
     def set_progress(self, epochs: float) -> None:
         """Tell how many epochs are done, in fractions too: the distillation warms up by it."""
         self.epochs_done = epochs
+
+    def teacher_answers(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The teacher's logits and maps of the student's images, and after these its pooled features if wanted."""
+        logits, maps = self.teacher(images, self.teacher_stages)
+        return logits, [*maps, logits[:, :, None, None]] if self.teacher.embeds else maps
 
     def forward(self, input: Tensor | Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
         """One step's losses.
@@ -237,7 +256,7 @@ class TermTask(TappedTask):
             check_view_major(target, self.views)
             self._checked = True
         logits, maps = self.trainable_module(input)
-        teacher_logits, teacher_maps = self.teacher(input, self.teacher_stages)
+        teacher_logits, teacher_maps = self.teacher_answers(input)
         # a criterion in half precision would lose the tail of the softmax
         answers = Answers(target, logits.float(), teacher_logits, maps, teacher_maps)
         weights, warmth = self.term_weights, 1.0

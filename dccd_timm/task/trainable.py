@@ -18,6 +18,7 @@ class TappedStudent(nn.Module):
         stages: stages to tap, ascending indices into its feature_info.
         grids: for each stage the height and width to which its map is pooled; None leaves it as it is.
         maps: for each stage what its map goes through, thrown away after the training.
+        embedding: what the pooled features of a student without a head go through, if they are compared too.
     """
 
     def __init__(
@@ -26,17 +27,21 @@ class TappedStudent(nn.Module):
         stages: Sequence[int] = (),
         grids: Sequence[tuple[int, int] | None] = (),
         maps: Sequence[nn.Module] = (),
+        embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.stages, self.grids = list(stages), list(grids)
-        self.channel_maps = nn.ModuleList(maps)
+        self.channel_maps = nn.ModuleList([*maps, embedding] if embedding is not None else maps)
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> tuple[Float[Tensor, "N K"], list[Tensor]]:
-        """Logits and mapped feature maps of images."""
+        """Logits and mapped feature maps of images; after these the mapped pooled features, as a map of 1x1."""
         logits, maps = tapped_forward(self.student, images, self.stages)
+        if len(self.channel_maps) > len(self.stages):
+            maps.append(logits[:, :, None, None])
         # pooling and a 1x1 map commute; pooling first is the cheaper order
-        stages = zip(maps, self.grids, self.channel_maps, strict=True)
+        grids = [*self.grids, *[None] * (len(maps) - len(self.grids))]
+        stages = zip(maps, grids, self.channel_maps, strict=True)
         return logits, [project(f if grid is None else pool_to(f, grid)) for f, grid, project in stages]
 
     def no_weight_decay(self) -> set[str]:

@@ -5,11 +5,12 @@ import timm
 import torch
 from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from dccd_timm.batch import Batch
 from dccd_timm.engine import probe
-from dccd_timm.engine.probe import extract_features, train_probe
+from dccd_timm.engine.probe import extract_features, knn_top1, train_probe
 
 
 @pytest.fixture
@@ -59,3 +60,13 @@ def test_features_are_those_before_the_head_and_what_cannot_be_read_is_named(fre
     assert target.tolist() == [0, 2, 1] and skipped == {"a.png (broken)": 1} and not features.requires_grad
     empty, classes, _ = extract_features(network, [], Accelerator(cpu=True))
     assert len(empty) == len(classes) == 0
+
+
+def test_neighbours_vote_as_scikit_learns_do(points):
+    features, target = points
+    bank, queries, classes, wanted = features[:150], features[150:], target[:150], target[150:]
+    known = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(bank.numpy(), classes.numpy())
+    share = 100 * (torch.tensor(known.predict(queries.numpy())) == wanted).double().mean().item()
+    assert 20 < share < 100
+    assert knn_top1(bank, classes, queries, wanted) == pytest.approx(share)
+    assert knn_top1(bank[:5], classes[:5], bank[:5], classes[:5], k=1) == 100  # fewer than k of them

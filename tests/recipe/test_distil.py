@@ -12,6 +12,14 @@ from dccd_timm.recipe import Distil, load_recipe
 from dccd_timm.recipe.option import kind_of
 from tests.recipe.mistakes import DCCD, TEACHER, assert_refused
 
+UNLABELLED = f"{DCCD} --num-classes 0 --task-loss-weight 0"
+
+
+def test_without_labels_the_score_is_that_of_neighbours_or_a_loss():
+    found = [load_recipe([*UNLABELLED.split(), *more.split()]) for more in ("", "--probe-split train", "--val-split=")]
+    assert [(r.score, r.lower_is_better) for r in found] == [("loss", True), ("knn", False), ("loss", True)]
+    assert load_recipe([]).score == "top1" and not load_recipe([]).is_unlabelled
+
 
 def test_without_a_teacher_timms_default_method_means_none():
     assert load_recipe([]).kd_distill_type == "none"
@@ -55,6 +63,18 @@ def test_views_follow_the_method():
         (f"{DCCD} --kd-teacher-head drop --dccd-control ofa", "takes away the logits that dccd_control ofa reads"),
         (f"{DCCD} --kd-teacher-head drop --distill-loss-weight 1", "leaves KD no logits: drop distill_loss_weight 1"),
         ("--kd-teacher-head drop", "no effect: no teacher is named"),
+        ("--num-classes 0", "set kd_distill_type dccd and a teacher"),
+        (f"{DCCD} --num-classes 0", "num_classes 0 has no classes for a task loss: set task_loss_weight 0"),
+        (
+            f"{UNLABELLED} --kd-teacher-probe 5",
+            "kd_teacher_probe fits classes, and num_classes 0 says that there are none",
+        ),
+        (f"{UNLABELLED} --dccd-control none", "num_classes 0 has no labels for the control none"),
+        (f"{UNLABELLED} --distill-loss-weight 1", "num_classes 0 has no logits for KD"),
+        (f"{UNLABELLED} --dccd-contrast-weight 0", "dccd_contrast_weight is 0"),
+        (f"{UNLABELLED} --mixup 0.2", "num_classes 0 has no classes: drop mixup"),
+        (f"{UNLABELLED} --eval-metric top5", "no effect: num_classes is 0: k-NN on --probe-split"),
+        ("--probe-split train", "no effect: num_classes is not 0"),
         (f"{TEACHER} --dccd-control logit", "dccd_control logit is the method itself"),
         (f"{TEACHER} --dccd-control none logit", "dccd_control logit is the method itself"),
         (f"{DCCD} --dccd-control none none", "dccd_control names a method twice: none none"),

@@ -3,6 +3,7 @@
 import csv
 
 from dccd_timm.batch import Progress
+from dccd_timm.report.summary import METRICS as EVALUATED
 from dccd_timm.report.summary import append_epoch, loss_columns, read_summary
 
 LOSSES = {"loss": 3.0, "task_loss": 1.0, "mirror_loss": 2.0}
@@ -14,7 +15,7 @@ def progress(epoch, **losses):
 
 
 def test_a_row_has_timms_columns_and_every_term(tmp_path):
-    append_epoch(tmp_path, progress(0), METRICS, with_eval=True)
+    append_epoch(tmp_path, progress(0), METRICS, EVALUATED)
     (row,) = read_summary(tmp_path / "summary.csv")
     assert list(row) == ["epoch", "train_loss", "train_task_loss", "train_mirror_loss", "train_views_per_second",
                          "eval_loss", "eval_top1", "eval_top5", "lr"]  # fmt: skip
@@ -26,26 +27,26 @@ def test_a_row_has_timms_columns_and_every_term(tmp_path):
 
 
 def test_an_epoch_without_validation_leaves_its_metrics_empty(tmp_path):
-    append_epoch(tmp_path, progress(0), {}, with_eval=True)
+    append_epoch(tmp_path, progress(0), {}, EVALUATED)
     assert read_summary(tmp_path / "summary.csv")[0]["eval_top1"] == ""
 
 
 def test_a_run_without_validation_has_no_columns_for_it(tmp_path):
-    append_epoch(tmp_path, progress(0), {}, with_eval=False)
+    append_epoch(tmp_path, progress(0), {}, ())
     assert not any(name.startswith("eval") for name in read_summary(tmp_path / "summary.csv")[0])
 
 
 def test_the_file_counts_epochs_from_0(tmp_path):
-    append_epoch(tmp_path, progress(2), METRICS, with_eval=True)
+    append_epoch(tmp_path, progress(2), METRICS, EVALUATED)
     assert read_summary(tmp_path / "summary.csv")[0]["epoch"] == "2"
 
 
 def test_a_resumed_epoch_replaces_the_rows_after_its_state(tmp_path):
     for epoch in range(3):
-        append_epoch(tmp_path, progress(epoch), METRICS, with_eval=True)
+        append_epoch(tmp_path, progress(epoch), METRICS, EVALUATED)
     with (tmp_path / "summary.csv").open("a") as stream:
         stream.write("3,torn")  # the run was killed while it wrote
-    append_epoch(tmp_path, progress(1, loss=9.0), METRICS, with_eval=True)
+    append_epoch(tmp_path, progress(1, loss=9.0), METRICS, EVALUATED)
     with (tmp_path / "summary.csv").open(newline="") as stream:
         assert [(row["epoch"], row["train_loss"]) for row in csv.DictReader(stream)] == [("0", "3.0"), ("1", "9.0")]
     assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]

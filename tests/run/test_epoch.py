@@ -30,14 +30,14 @@ def end_of_epochs(tmp_path, monkeypatch, fresh_accelerator):
         )
         training = SimpleNamespace(
             task=task, loader=loader, schedule=Schedule(None, epochs or len(metrics)), data_config={},
-            val=SimpleNamespace(skips=SimpleNamespace(images={"v.png": 1})) if val else None,
+            val=SimpleNamespace(skips=SimpleNamespace(images={"v.png": 1})) if val else None, answers=None,
         )  # fmt: skip
         splits = SimpleNamespace(train=SimpleNamespace(names=None))
         recipe = load_recipe(["--val-split", "test" if val else "", *flags.split()])
         end = EpochEnd(recipe, splits, training, tmp_path, accelerator, None, ResumePoint(Start()), tmp_path)
         made.append(end)
         results = iter(metrics)
-        monkeypatch.setattr(epoch_module, "evaluate", lambda *a, **k: next(results))
+        monkeypatch.setattr(epoch_module, "score", lambda *a, **k: next(results))
         found = []
         for number in range(len(metrics)):
             exported.clear()
@@ -88,7 +88,7 @@ def test_a_bug_of_an_interim_push_ends_no_training(end_of_epochs, monkeypatch, c
     end, _, _ = end_of_epochs("--push-to-hub a/b --hub-interval 1", top1(50.0), epochs=3)
     monkeypatch.setattr(epoch_module, "push_interim", fail)
     monkeypatch.setattr(end.accelerator, "log", fail)
-    monkeypatch.setattr(epoch_module, "evaluate", lambda *a, **k: top1(60.0)[0])
+    monkeypatch.setattr(epoch_module, "score", lambda *a, **k: top1(60.0)[0])
     end.handle(Progress(1, 6, {"loss": 1.0}, 0.1, 5.0, batches=3))
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [line.split(": a bug of dccd-timm")[0] for line in lines] == [

@@ -25,6 +25,7 @@ REFUSED = [
     (0, "--kd-distill-type dccd --distill-loss-weight 1", "--distill-loss-weight 1: teacher"),
     (0, "--kd-distill-type dccd --dccd-difference-weight 0.1", "--dccd-difference-weight 0.1: teacher"),
     (0, "--kd-distill-type dccd --dccd-contrast-weight 0", "nothing is left to distil"),
+    (0, "--kd-distill-type dccd --kd-cache x", "--kd-cache keeps logits, and teacher"),
     (7, "--kd-distill-type logit", "has 7 classes, the student 4: fine-tune it on this data set first"),
     (7, "--kd-distill-type dccd", "or use its features alone (--kd-distill-type dccd --distill-loss-weight 0)"),
     (7, "--kd-distill-type dccd --dccd-contrast-weight 0 --distill-loss-weight 0", "nothing is left to distil"),
@@ -99,7 +100,7 @@ def test_a_run_with_a_headless_teacher_from_its_start_block_to_a_resume(
     run = tmp_path / "out" / "run"
     train_main(flags(tmp_path, teachers[0], "--dccd-control", "none"))
     shown = capsys.readouterr().out
-    assert shown.count("no head: its features are used, and it is not evaluated") == 2
+    assert shown.count("no head: its features are used, and it has no accuracy") == 2
     assert "method     dccd, task 1, contrast 5; kd and difference are off: the teacher has no head" in shown
     assert "agrees with teacher" not in shown and not (run / EVALUATION).exists()
     report = Report.read(run)
@@ -115,7 +116,7 @@ def test_a_run_with_a_headless_teacher_from_its_start_block_to_a_resume(
     assert "agrees with teacher" not in card and "| **student**" in card
     assert (run / "report" / "comparison.png").exists() and (run / "report" / "channels.png").exists()
     train_main(flags(tmp_path, teachers[0], "--dccd-control", "none", "--resume", "auto", "--epochs", 2))
-    assert Report.read(run).epochs == 2 and "not evaluated" in capsys.readouterr().out
+    assert Report.read(run).epochs == 2 and "has no accuracy" in capsys.readouterr().out
     before = json.loads((run / "report" / "report.json").read_text())
     redraw(run, None, HubPublisher)
     assert json.loads((run / "report" / "report.json").read_text()) == before

@@ -192,8 +192,8 @@ def test_a_longer_training_keeps_the_best_student_of_its_end(flags, tmp_path, mo
     from dccd_timm.run import best, epoch
 
     scores = {"average": 20.0, "plain": 60.0}
-    monkeypatch.setattr(epoch, "evaluate", lambda *a, **k: {"loss": 1.0, "top1": scores["average"], "top5": 90.0})
-    monkeypatch.setattr(best, "evaluate", lambda *a, **k: {"loss": 1.0, "top1": scores["plain"], "top5": 90.0})
+    monkeypatch.setattr(epoch, "score", lambda *a, **k: {"loss": 1.0, "top1": scores["average"], "top5": 90.0})
+    monkeypatch.setattr(best, "score", lambda *a, **k: {"loss": 1.0, "top1": scores["plain"], "top5": 90.0})
     ema = ["--model-ema", "--model-ema-decay", 0.999]
     report = run(flags, *ema, "--experiment", "run")
     assert (report.weights, report.best_epoch) == ("raw", 1)

@@ -202,3 +202,42 @@ def test_a_teacher_without_a_head_leaves_task_loss_and_contrast():
 def test_what_needs_the_head_of_a_teacher_without_one(kwargs, message):
     with pytest.raises(ValueError, match=message):
         DCCDTask(resnet(0), resnet(1, num_classes=0), nn.CrossEntropyLoss(), **kwargs)
+
+
+def test_a_student_without_a_head_learns_from_maps_and_pooled_features_alone():
+    student, teacher = resnet(0, num_classes=0), resnet(1, channels=(8, 16, 40), num_classes=0)
+    task = DCCDTask(student, teacher, nn.CrossEntropyLoss(), input_size=(3, 64, 64), task_loss_weight=0.0).train()
+    assert task.term_weights == {"contrast_loss": 5.0} and not task.classifies
+    found = task(*batch())
+    assert found.keys() == {"loss", "output", "contrast_loss"} and found["output"].shape == (8, 24)
+    found["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.trainable_module.parameters())
+    widths = [(m.in_channels, m.out_channels) for m in task.trainable_module.channel_maps]
+    assert widths == [(24, 40), (24, 40)]  # the last map, whatever its size, and the pooled features
+    assert len(task.get_task_state()["channel_maps"]) == 2
+    images = batch()[0][:, 0]
+    student.eval()
+    pooled = task.contrast(
+        task.trainable_module.channel_maps[1](student(images)[:, :, None, None]),
+        teacher(task.teacher.adapt(images))[:, :, None, None],
+    )
+    maps = task.contrast(
+        task.trainable_module.channel_maps[0](student.forward_intermediates(images)[1][-1]),
+        teacher.forward_intermediates(task.teacher.adapt(images))[1][-1],
+    )
+    torch.testing.assert_close(task.eval().contrast_of(images), (maps + pooled) / 2)
+
+
+def test_a_teacher_with_a_head_or_without_pooling_teaches_no_student_without_a_head():
+    with pytest.raises(ValueError, match="has a head and the student none"):
+        DCCDTask(resnet(0, num_classes=0), resnet(1), nn.CrossEntropyLoss(), task_loss_weight=0.0)
+    encoder = timm.create_model("qwen3_vit_88m_enc", img_size=64, depth=2)
+    with pytest.raises(ValueError, match="does not pool its features"):
+        DCCDTask(
+            resnet(0, num_classes=0),
+            encoder,
+            nn.CrossEntropyLoss(),
+            task_loss_weight=0.0,
+            teacher_img_size="student",
+            input_size=(3, 64, 64),
+        )

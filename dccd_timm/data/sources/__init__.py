@@ -9,6 +9,7 @@ from pathlib import Path
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.hfds import open_hfds
 from dccd_timm.data.sources.hfids import open_hfids
+from dccd_timm.data.sources.loose import open_loose
 from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError, composed
 from dccd_timm.recipe import Images
@@ -35,6 +36,8 @@ def open_split(images: Images, split: str, is_training: bool, num_samples: int |
         name = images.dataset
         other = f"--data-dir {name}" if Path(name).exists() else "--data-dir FOLDER for a folder of class folders"
         raise UserError(f"--dataset {name} names no reader: give hfids/{name}, or {other}")
+    if images.is_unlabelled and not (slash and origin.lower() in _OPENERS):
+        return open_loose(images, split)
     source = _OPENERS.get(origin.lower() if slash else "", open_timm)(images, split, is_training, num_samples)
     if source.names:
         names = [composed(name) for name in source.names]

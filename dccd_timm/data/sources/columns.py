@@ -67,13 +67,31 @@ class Labels:
         return self.to_index(value)
 
 
-def find_columns(features: "Features", images: Images) -> tuple[str, str]:
-    """The image column and the class column: those asked for, else with a usual name, else the only ones of their type.
+@dataclass(frozen=True)
+class NoLabels(Labels):
+    """In place of the class column of a split without labels: all its images have class 0, which nothing reads."""
+
+    def index(self, value: object) -> int:
+        """The same class whatever the value."""
+        return _only_class(value)
+
+
+def without_labels(image_key: str) -> NoLabels:
+    """What reads image column ``image_key`` alone."""
+    return NoLabels(image_key, None, _only_class)
+
+
+def _only_class(value: object) -> int:
+    return 0
+
+
+def find_image_column(features: "Features", images: Images) -> str:
+    """The image column: the one asked for, else one with a usual name, else the only one of its type.
 
     Raises:
         UserError: when there is none, or several and none has a usual name, or the images are not encoded.
     """
-    from datasets import ClassLabel, Image
+    from datasets import Image
 
     image_key = _find(images.input_key, features, _IMAGE_KEYS, Image, _holds_bytes, "image", "--input-key")
     if not _holds_images(features[image_key]):
@@ -81,6 +99,18 @@ def find_columns(features: "Features", images: Images) -> tuple[str, str]:
             f"column {image_key} holds {_type_name(features[image_key])} and no encoded images: choose another"
             f" by --input-key ({', '.join(features)})"
         )
+    return image_key
+
+
+def find_columns(features: "Features", images: Images) -> tuple[str, str]:
+    """The image column and the class column: those asked for, else with a usual name, else the only ones of their type.
+
+    Raises:
+        UserError: when there is none, or several and none has a usual name, or the images are not encoded.
+    """
+    from datasets import ClassLabel
+
+    image_key = find_image_column(features, images)
     suits = _holds_classes if images.class_map else _holds_numbers
     fields = dict(_fields(features))
     return image_key, _find(images.target_key, fields, _TARGET_KEYS, ClassLabel, suits, "class", "--target-key")
@@ -176,7 +206,8 @@ def _find(
         raise UserError(f"{what} columns are {shortened(typed)}: choose one by {flag}{in_tar}")
     found = list(dict.fromkeys([*usable, *typed, *named]))
     if not found:
-        raise UserError(f"no {what} column found among {shortened(fields)}: name it with {flag}{in_tar}")
+        way = ", or train without labels (--num-classes 0 --task-loss-weight 0)" if what == "class" else ""
+        raise UserError(f"no {what} column found among {shortened(fields)}: name it with {flag}{way}{in_tar}")
     if len(found) > 1:
         _logger.warning("%s column is %s; there is also %s (%s)", what, found[0], ", ".join(found[1:]), flag)
     return found[0]

@@ -27,7 +27,7 @@ def warn_of_left_out(root: str, listed: Iterable[str]) -> None:
     taken = {os.path.normpath(path) for path in listed}
     left_out: Counter[tuple[str, str]] = Counter()
     empty = []
-    for folder, inner, files in _walk(root):
+    for folder, inner, files in walk(root):
         others = [name for name in files if os.path.normpath(os.path.join(folder, name)) not in taken]
         left_out.update((os.path.splitext(name)[1].lower(), os.path.basename(folder)) for name in others)
         if len(others) == len(files) and not inner:
@@ -72,7 +72,7 @@ def datasets_misses(root: Path) -> bool:
 
     unknown = {ending for ending in ENDINGS if ending not in ImageFolder.EXTENSIONS}
     missed = root.is_symlink()
-    for folder, inner, files in _walk(str(root)):
+    for folder, inner, files in walk(str(root)):
         endings = {os.path.splitext(name)[1].lower() for name in files}
         if endings & _OTHER_DATA:
             return False
@@ -80,7 +80,7 @@ def datasets_misses(root: Path) -> bool:
     return missed
 
 
-def _walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """Folders below ``root``, also behind links, with what is in them, hidden ones left out."""
     for folder, inner, files in os.walk(root, followlinks=True):
         inner[:] = [name for name in inner if not name.startswith(".")]

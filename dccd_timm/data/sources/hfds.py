@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dccd_timm.data.decode import Record
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.class_map import read_class_map
-from dccd_timm.data.sources.columns import find_columns, read_labels
+from dccd_timm.data.sources.columns import find_columns, find_image_column, read_labels
 from dccd_timm.data.sources.folders import check_one_split, class_order
 from dccd_timm.data.sources.hfids import open_hfids
 from dccd_timm.data.sources.hfids_files import are_remote, count_images, read_footers, tar_hint, with_own_names
@@ -50,6 +50,9 @@ def open_hfds(images: Images, split: str, is_training: bool, num_samples: int | 
         with _in_one_line(where):
             builder.download_and_prepare()
             dataset = builder.as_dataset(split=split)
+    if images.is_unlabelled:
+        image_key = find_image_column(dataset.features, images)
+        return HfdsSource(dataset, image_key, [0] * len(dataset), None, None)
     image_key, target_key = find_columns(dataset.features, images)
     found = builder.config.data_files or {}
     files = [str(file) for file in found.get(split.partition("[")[0], [])]
@@ -96,7 +99,7 @@ class HfdsSource(IndexedSource):
         image_key: str,
         targets: list[int | None],
         names: list[str] | None,
-        columns: tuple[str, str],
+        columns: tuple[str, str] | None,
     ) -> None:
         import datasets
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dccd_timm.data.patience import DataPatience, disable_inner_retries, is_of_network, is_offline
 from dccd_timm.data.sources.base import Source
 from dccd_timm.data.sources.class_map import ClassMap, read_class_map
-from dccd_timm.data.sources.columns import find_columns, read_labels
+from dccd_timm.data.sources.columns import Labels, find_columns, find_image_column, read_labels, without_labels
 from dccd_timm.data.sources.endings import datasets_misses, warn_of_left_out
 from dccd_timm.data.sources.folders import check_one_split, find_split
 from dccd_timm.data.sources.hfids_files import (
@@ -22,6 +22,7 @@ from dccd_timm.data.sources.hfids_files import (
 )  # fmt: skip
 from dccd_timm.data.sources.hfids_folder import metadata_files, open_image_folder
 from dccd_timm.data.sources.hfids_stream import HfidsStream
+from dccd_timm.data.sources.loose import open_loose
 from dccd_timm.data.sources.timm_readers import open_timm
 from dccd_timm.errors import UserError, one_line
 from dccd_timm.network import announced, limit_requests, retry
@@ -50,6 +51,8 @@ def open_hfids(images: Images, split: str, is_training: bool, num_samples: int |
     check_data_folder(images)
     folder = local_folder(images.dataset, images.data_dir)
     root = _split_folder(folder, split) if folder else None
+    if root and datasets_misses(root) and images.is_unlabelled:
+        return open_loose(images, split, str(folder))
     if root and datasets_misses(root):
         return open_timm(replace(images, dataset="", data_dir=str(folder), input_key=None), split, is_training, None)
     disable_inner_retries()
@@ -121,13 +124,19 @@ def _open_table(
 ) -> HfidsStream:
     """The rows of one split with their two columns; ``flag`` gives the number of images where the files do not say."""
     features = opened.dataset.features
-    image_key, target_key = find_columns(features, images)
+    target_key = ""
+    if images.is_unlabelled:
+        image_key = find_image_column(features, images)
+    else:
+        image_key, target_key = find_columns(features, images)
     footers = opened.footers(num_samples)
     where = f"{opened.name}, split {opened.split}"
-    features = with_own_names(features, target_key, footers, opened.typed_by_card, where)
-    labels = read_labels(target_key, features, class_map)
-    if not are_remote(opened.files) and footers:
-        check_classes(opened.files, labels)
+    labels: Labels = without_labels(image_key)
+    if not images.is_unlabelled:
+        features = with_own_names(features, target_key, footers, opened.typed_by_card, where)
+        labels = read_labels(target_key, features, class_map)
+        if not are_remote(opened.files) and footers:
+            check_classes(opened.files, labels)
     num_samples = num_samples or count_images(opened.card_count, opened.files, image_key, footers)
     if num_samples is None:
         raise UserError(
@@ -136,7 +145,7 @@ def _open_table(
         )
     if num_samples == 0:
         raise UserError(f"no images in {where}")
-    rows = opened.rows(features, [image_key, labels.column])
+    rows = opened.rows(features, list(dict.fromkeys([image_key, labels.column])))
     return HfidsStream(rows, num_samples, image_key, labels, opened.files, are_remote(opened.files))
 
 

@@ -31,6 +31,8 @@ def open_image_folder(
         UserError: for no images, images without classes, or a class without a name in the class map.
     """
     name = images.dataset.partition("/")[2]
+    if images.is_unlabelled:
+        return HfidsFolder([(path, 0) for path in _paths(builder, name, split)], None)
     if set(dataset.features) <= {"image", "label"} and not metadata_files(builder):
         found = _class_folders(builder, name, split, getattr(dataset.features.get("label"), "names", []))
         if class_map:
@@ -60,11 +62,7 @@ def _class_folders(builder: "ImageFolder", name: str, split: str, names: list[st
 
     datasets itself takes the folder of a zip file for the class of the images in it.
     """
-    builder.config.drop_labels, builder.info.features = True, None
-    rows = builder.as_streaming_dataset(split=split).decode(False)
-    paths = [path for path in (str(row["image"]["path"]) for row in rows) if not _is_hidden(path)]
-    if not paths:
-        raise UserError(f"no images in {name}, split {split}")
+    paths = _paths(builder, name, split)
     inner = [path.partition("::")[0] for path in paths]
     root = common_folder(inner)
     in_root = ["/" not in path.removeprefix(root) for path in inner]
@@ -79,6 +77,16 @@ def _class_folders(builder: "ImageFolder", name: str, split: str, names: list[st
     classes = names if found <= set(names) else sorted(found)
     listed = [(path, classes.index(label)) for path, label in zip(paths, labels, strict=True) if label]
     return HfidsFolder(*number_listed(listed, classes))
+
+
+def _paths(builder: "ImageFolder", name: str, split: str) -> list[str]:
+    """Those of all images of a split."""
+    builder.config.drop_labels, builder.info.features = True, None
+    rows = builder.as_streaming_dataset(split=split).decode(False)
+    paths = [path for path in (str(row["image"]["path"]) for row in rows) if not _is_hidden(path)]
+    if not paths:
+        raise UserError(f"no images in {name}, split {split}")
+    return paths
 
 
 def _is_hidden(path: str) -> bool:

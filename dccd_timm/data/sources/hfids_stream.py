@@ -12,7 +12,7 @@ from dccd_timm.data import stream
 from dccd_timm.data.decode import Record
 from dccd_timm.data.patience import disable_inner_retries
 from dccd_timm.data.sources.base import Reading, Source, TrainOrder, common_folder
-from dccd_timm.data.sources.columns import Labels
+from dccd_timm.data.sources.columns import Labels, NoLabels
 from dccd_timm.data.sources.hfids_files import row_groups
 from dccd_timm.data.stream import StreamBatches, StreamStart
 from dccd_timm.network import limit_requests
@@ -53,7 +53,7 @@ class HfidsStream(Source):
     ) -> None:
         self.dataset, self.names, self.num_samples = dataset, labels.names, num_samples
         self.image_key, self.target_key, self.labels = image_key, labels.key, labels
-        self.columns = (image_key, labels.key)
+        self.columns = None if isinstance(labels, NoLabels) else (image_key, labels.key)
         self.files, self.remote = files, remote
         self.is_divided = False  # whether a shard is a part of a file
 
