@@ -13,12 +13,37 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
+from multiprocessing.popen_forkserver import Popen
+from multiprocessing.process import BaseProcess
+from types import ModuleType
 
 from dccd_timm.process import STOP_SIGNALS, detach
 from dccd_timm.recipe import Images
 
+
+class _Worker(ForkServerProcess):
+    """A worker that does not import the caller's main module.
+
+    It has nothing to do with what is read, and a script without ``if __name__ == "__main__"`` would train once more in
+    each worker.
+    """
+
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Popen:
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            return ForkServerProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(ForkServerContext):
+    Process = _Worker
+
+
 # Elsewhere torch's default is spawn, which does not fork.
-_CONTEXT = "forkserver" if sys.platform == "linux" else None
+_CONTEXT = _Context() if sys.platform == "linux" else None
 # The first one detaches the server.
 _PRELOADED = ["dccd_timm.data.worker_server", "dccd_timm.data.build", "dccd_timm.data.sources"]
 _ENVIRONMENT = {
@@ -39,8 +64,8 @@ def start_server_early(images: Images) -> None:
         start_server(images)
 
 
-def start_server(images: Images) -> str | None:
-    """Start the server of loader workers, unless it runs; the name of its multiprocessing context, for a DataLoader."""
+def start_server(images: Images) -> BaseContext | None:
+    """Start the server of loader workers, unless it runs; its multiprocessing context, for a DataLoader."""
     if _CONTEXT is None:
         return None
     forkserver.set_forkserver_preload(_modules(images))

@@ -1,6 +1,5 @@
 """Loader workers are forked by a server with one thread, whose threads in the rank do not matter, and end with it."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ def describe(queue):
 
 
 def test_a_worker_comes_from_a_server_with_one_thread_that_has_imported_what_it_needs():
-    context = multiprocessing.get_context(start_server(load_recipe(["--dataset", "hfids/x"])))
+    context = start_server(load_recipe(["--dataset", "hfids/x"]))
     queue = context.SimpleQueue()
     process = context.Process(target=describe, args=(queue,))
     process.start()
@@ -59,17 +58,17 @@ from dccd_timm.data.build import Rank, build_train_loader
 from tests.conftest import ROOT
 from tests.data.loaders import CONFIG, CPU, opened, recipe_for
 
-if __name__ == "__main__":
-    recipe = recipe_for("map", None, sys.argv[1], "-j", 2)
-    loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
-    loader.peek()
-    print("ready", flush=True)
-    sys.stdin.read()
+recipe = recipe_for("map", None, sys.argv[1], "-j", 2)
+loader = build_train_loader(recipe, opened(recipe), CONFIG, 3, Rank(CPU))
+loader.peek()
+print("ready", flush=True)
+sys.stdin.read()
 """
 
 
 def test_workers_end_with_a_rank_that_is_killed(folders, tmp_path):
-    """Those that wait, and one that cannot run and so cannot look for its rank."""
+    """Those that wait, and one that cannot run and so cannot look for its rank. The script has no
+    ``if __name__ == "__main__"``, as many have: its workers must not run it."""
     script = tmp_path / "rank.py"
     script.write_text(LOADER)
     rank = subprocess.Popen(

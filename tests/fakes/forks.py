@@ -54,8 +54,8 @@ class Forks:
         return subprocess.CompletedProcess(arguments, next(filter(None, codes), 0), *said)
 
     def stop(self):
-        self.process.stdin.close()
-        self.process.wait(10)
+        self.process.kill()  # it has nothing left to do
+        self.process.communicate()
 
 
 def ranks(processes):

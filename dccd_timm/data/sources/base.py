@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
 from typing import Protocol
 
 import torch
@@ -22,7 +23,7 @@ class LoaderOptions:
     timeout: float
     pin_memory: bool
     worker_init_fn: Callable[[int], None] | None
-    multiprocessing_context: str | None
+    multiprocessing_context: BaseContext | None
     generator: torch.Generator
 
 
