@@ -86,20 +86,21 @@ def started(job, number):
 
 
 def waited(processes, timeout):
-    """The exit codes of all, or None when they did not end in time; one that fails ends the others."""
+    """The exit codes of all, or None when they did not end in time, and wrote their stacks; one that fails ends the
+    others."""
 
-    def end(*_):
+    def end(number):
         for process in set(processes) - set(codes):
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, number)
 
     codes = {}
-    signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGALRM, lambda *_: end(signal.SIGABRT))
     signal.alarm(timeout)
     while len(codes) < len(processes):
         process, status = os.wait()
         codes[process] = os.waitstatus_to_exitcode(status)
         if codes[process]:
-            end()
+            end(signal.SIGKILL)
     in_time = signal.alarm(0) > 0
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     return [codes[process] for process in processes] if in_time else None
@@ -107,6 +108,8 @@ def waited(processes, timeout):
 
 def serve():
     """Fork what is asked for, a line a job; returns a program's arguments in a child, None at the end."""
+    import faulthandler
+
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
     import timm  # noqa: F401
@@ -116,6 +119,7 @@ def serve():
     import dccd_timm.run.train
     import dccd_timm.run.validate  # noqa: F401
 
+    faulthandler.enable()
     for line in sys.stdin:
         assert len(os.listdir("/proc/self/task")) == 1
         job, processes = json.loads(line), []
