@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 import tests.typecheck  # noqa: F401 - named in pyproject.toml, whose plugin does not import it
-from tests.fakes.forks import SETTINGS, Forks
+from tests.fakes.forks import AT_START, SETTINGS, Forks
 from tests.fakes.model_hub import ModelHub
 from tests.fakes.model_hub.client import Client
 
@@ -115,17 +115,19 @@ def run_program(*arguments, program="train.py", cwd=ROOT, env=None, timeout=300)
 def run_python(arguments, processes=1, cwd=ROOT, env=None, timeout=300):
     """Run ``python ARGUMENTS`` in a process of its own, or on so many ranks."""
     arguments, env = [str(word) for word in arguments], env or {}
-    if not forks().serves(env):
+    if any(name.startswith(AT_START) for name in env):
         assert processes == 1
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd, capture_output=True, text=True, timeout=timeout, env={**os.environ, **SETTINGS, **env},
         )  # fmt: skip
-    return forks().run(arguments, processes, cwd, env, timeout)
+    known = frozenset((name, value) for name, value in os.environ.items() if name.startswith(AT_START))
+    return forks(known).run(arguments, processes, cwd, env, timeout)
 
 
 @functools.cache
-def forks():
+def forks(known):
+    """The process that forks programs; another one when the variables that its libraries read have changed."""
     server = Forks()
     atexit.register(server.stop)
     return server

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # As in dccd_timm/data/workers.py: these libraries would start threads, and a process with threads is not forked.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+# Variables that an interpreter and its libraries read when they start begin with these.
 AT_START = ("HF_", "PYTHON", "OMP_", "TORCH", "COLUMNS", "MPL")
 SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
@@ -24,18 +25,10 @@ class Forks:
     """A process that forks programs, one or several ranks at a time."""
 
     def __init__(self):
-        self.environment = dict(os.environ)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.fakes.forks"], cwd=ROOT, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, env={**os.environ, **SETTINGS, **ONE_THREAD},
         )  # fmt: skip
-
-    def serves(self, env):
-        """Whether a program would not miss a variable that a library or the interpreter reads at its start."""
-        now, then = (
-            {k: v for k, v in e.items() if k.startswith(AT_START)} for e in ({**os.environ, **env}, self.environment)
-        )
-        return now == then
 
     def run(self, arguments, processes, cwd, env, timeout):
         """``python ARGUMENTS`` on so many ranks: a subprocess.CompletedProcess, with what all of them printed."""
