@@ -1,6 +1,6 @@
 """What a student learns from its teacher: timm's options for distillation, then those of DCCD."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,6 +10,18 @@ from dccd_timm.recipe.option import NoEffect, option, without
 
 _kd = partial(option, group="Teacher and distillation (timm's names)")
 _dccd = partial(option, group="DCCD")
+
+
+def teacher_size(student: str, declare: Callable[..., str], no_effect: NoEffect) -> str:
+    """Declare the size of a teacher's images, in training and in validation; ``student`` is what help calls the other
+    network."""
+    return declare(
+        "own",
+        f"size at which the teacher sees the images: its configuration's, the {student}'s, or N pixels",
+        choices=("own", "student"),
+        or_number="pixels",
+        no_effect=(no_effect,),
+    )
 
 
 def _unless(methods: Iterable[Method], reason: str) -> NoEffect:
@@ -92,13 +104,7 @@ class Distil:
         "precision of the teacher (default: that of mixed precision on a GPU, else float32)",
         no_effect=(_NO_TEACHER,),
     )
-    kd_teacher_img_size: str = _kd(
-        "own",
-        "size at which the teacher sees the views: its configuration's, the student's, or N pixels",
-        choices=("own", "student"),
-        or_number="pixels",
-        no_effect=(_NO_TEACHER,),
-    )
+    kd_teacher_img_size: str = teacher_size("student", _kd, _NO_TEACHER)
     allow_weak_teacher: bool = _kd(
         False,
         "train although the teacher is near chance on the validation split, or below a pretrained student",

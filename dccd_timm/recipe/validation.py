@@ -9,6 +9,7 @@ from typing import Literal
 from dccd_timm.errors import UserError
 from dccd_timm.recipe.data import Images, only_of
 from dccd_timm.recipe.device import Device
+from dccd_timm.recipe.distil import teacher_size
 from dccd_timm.recipe.foreign import OLDER, ForeignFlag
 from dccd_timm.recipe.model_name import ModelName
 from dccd_timm.recipe.option import option, without
@@ -41,13 +42,7 @@ class Validation(Device, Network, Images):
         None, "also evaluate this teacher on the same images, and how often both agree", usual=True
     )
     teacher_checkpoint: str | None = _model(None, "weights of the teacher, for a timm name", no_effect=(_NO_TEACHER,))
-    teacher_img_size: str = _model(
-        "own",
-        "size at which the teacher sees the images: its configuration's, the model's, or N pixels",
-        choices=("own", "student"),
-        or_number="pixels",
-        no_effect=(_NO_TEACHER,),
-    )
+    teacher_img_size: str = teacher_size("model", _model, _NO_TEACHER)
     in_chans: int | None = _model(None, "image channels (default: the model's)", low=1)
     use_train_size: bool = _model(False, "the training size, where the model names another one for tests")
     crop_mode: Literal["squash", "border", "center"] | None = _model(None, "crop mode")

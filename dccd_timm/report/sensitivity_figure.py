@@ -16,6 +16,8 @@ _PANELS = {
     "flip_agreement": ("class changes in both\namong those in either (%)", 100),
 }
 
+_OVER_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+
 
 def sensitivity_figure(plt: ModuleType, report: Report) -> "Figure | None":
     """A panel for each measure, a row for each change, a bar for the student and for the control; None without any."""
@@ -38,7 +40,7 @@ def sensitivity_figure(plt: ModuleType, report: Report) -> "Figure | None":
             if known:
                 at, widths = zip(*known, strict=True)
                 bars = axis.barh(at, widths, height=0.34, color=ROLES[name])
-                axis.bar_label(bars, fmt="%.0f" if goal == 100 else "%.2f", padding=3, fontsize=8)
+                axis.bar_label(bars, fmt="%.0f" if goal == 100 else "%.2f", padding=3, fontsize=8, bbox=_OVER_LINES)
         axis.axvline(goal, color=BLACK, linestyle="--", linewidth=1)
         axis.set(xlabel=label, xlim=(min(0, axis.get_xlim()[0]), 1.2 * max(goal, axis.get_xlim()[1])))
         axis.grid(axis="y", visible=False)
