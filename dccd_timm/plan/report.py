@@ -160,7 +160,9 @@ def _network(network: Network) -> str:
 
 
 def readable_size(size: int | None) -> str:
-    """Bytes in GiB or MiB."""
+    """Bytes for people, in binary units as memory is counted."""
     if size is None:
         return "an unknown size"
-    return f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / 2**20:.3g} MiB"
+    if size >= _GIB:
+        return f"{size / _GIB:.2f} GiB"
+    return f"{size / 2**20:.3g} MiB" if size >= 100_000 else f"{size} bytes"

@@ -27,6 +27,7 @@ from dccd_timm.errors import UserError
 from dccd_timm.models.cost import gmacs
 from dccd_timm.models.frozen import FrozenTeacher
 from dccd_timm.models.weights import hash_weights
+from dccd_timm.plan.report import readable_size
 from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.recipe.methods import METHODS
@@ -231,8 +232,8 @@ class AnswerCache:
         full = max(size, wanted * self.teacher.form.image_bytes)
         parts = [
             f"{self.folder}: views of {there} of {wanted} images are answered",
-            f"{readable_bytes(size)} of {readable_bytes(full)}",
-            f"{readable_bytes(left)} left on the disk",
+            f"{readable_size(size)} of {readable_size(full)}",
+            f"{readable_size(left)} left on the disk",
         ]
         teacher = self.teacher.facts.gmacs
         if teacher and student_gmacs:
@@ -274,12 +275,3 @@ def lock_folder(folder: Path) -> IO[str] | None:
         file.close()
         return None
     return file
-
-
-def readable_bytes(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -23,9 +23,9 @@ from dccd_timm.launch.accelerator import start_accelerator
 from dccd_timm.losses.contrast import pool_to
 from dccd_timm.models.frozen import FrozenTeacher
 from dccd_timm.models.weights import hash_weights
+from dccd_timm.plan.report import readable_size
 from dccd_timm.recipe import Recipe, load_recipe
 from dccd_timm.recipe.data_config import DataConfig
-from dccd_timm.run.cache import readable_bytes
 from dccd_timm.run.cache_identity import belongings
 from dccd_timm.run.load_teacher import load_run_teacher
 from dccd_timm.run.pieces import teacher_dtype
@@ -79,8 +79,8 @@ def _describe(kept: _Kept) -> str:
         + (f"epoch e has those of epoch e mod {period}" if period else "new ones in every epoch"),
         "answers": ", ".join([f"logits of {logits} classes", *maps, str(form.dtype).removeprefix("torch.")]),
         "there": ", ".join(f"epoch {epoch + 1}: {counts[epoch]} images" for epoch in sorted(counts)) or "none",
-        "on disk": f"{readable_bytes(store.num_bytes)} in {len(store.shards)} files, {readable_bytes(form.image_bytes)}"
-        f" an image, {readable_bytes(shutil.disk_usage(kept.folder).free)} left",
+        "on disk": f"{readable_size(store.num_bytes)} in {len(store.shards)} files, {readable_size(form.image_bytes)}"
+        f" an image, {readable_size(shutil.disk_usage(kept.folder).free)} left",
         "damaged": ", ".join(sorted(store.torn)),
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items() if text)

@@ -19,6 +19,8 @@ from tests.conftest import ROOT, encoded
 # Whole trainings: not part of the unit ring.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures", "fresh_accelerator")]
 
+# as readable_size writes it
+SIZE = r"[\d.]+ (?:bytes|[MG]iB)"
 VARIED = ["--dccd-views", 3, "--dccd-view-aug", "near", "--reprob", 0.5, "--grad-accum-steps", 2]
 
 
@@ -55,7 +57,7 @@ def test_filled_read_and_without_it_is_bitwise_the_same_student(kind, flags, run
     images = 48 if kind != "hfds" else 24
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  answers"))
     assert re.search(
-        rf"/answers: views of {images} of {images} images are answered, \S+ .B of \S+ .B, .* left on", line
+        rf"/answers: views of {images} of {images} images are answered, {SIZE} of {SIZE}, {SIZE} left on", line
     )
     # the report knows the teacher that was not loaded
     reports = [Report.read(run.folder / name) for name in ("plain", "fill", "read")]

@@ -9,6 +9,7 @@ from dccd_timm.cache.store import AnswerStore
 from dccd_timm.cli import main
 from dccd_timm.errors import UserError
 from dccd_timm.run.cache_report import show_cache
+from tests.run.test_cache import SIZE
 
 # A whole training: not part of the unit ring.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures", "fresh_accelerator")]
@@ -27,7 +28,7 @@ def test_a_folder_is_described_and_verified(run, capsys):
         "views      2 of each image, seed 42, epoch e has those of epoch e mod 2",
         "answers    logits of 3 classes, map 48x6x6 of stage 2, float32",
         "there      epoch 1: 24 images, epoch 2: 24 images",
-        r"on disk    \S+ .B in 2 files, \S+ .B an image, \S+ .B left",
+        rf"on disk    {SIZE} in 2 files, {SIZE} an image, {SIZE} left",
         r"verified   7 images, largest difference \S+ % of the largest logit or feature",
     ):
         assert re.search(line, text), text
