@@ -1,7 +1,6 @@
 """``--kd-teacher-probe``: a linear head on the teacher's features, trained once for a run, its resumes, its control."""
 
 import dataclasses
-import hashlib
 import logging
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from dccd_timm.recipe import Recipe
 from dccd_timm.recipe.data_config import DataConfig
 from dccd_timm.run.classes import number_split
 from dccd_timm.run.folder import kept_folders
-from dccd_timm.run.versions import version_of
+from dccd_timm.run.versions import hash_of, version_of
 
 _logger = logging.getLogger(__name__)
 
@@ -136,4 +135,4 @@ def _key(recipe: Recipe, train: Source, teacher: FrozenTeacher, data_config: Dat
         recipe.kd_teacher_probe,
         *map(version_of, train.paths()),
     ]
-    return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
+    return hash_of(parts)

@@ -1,7 +1,6 @@
 """The teacher on the validation split, before it teaches: evaluated once for a run, its resumes and its control."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from dccd_timm.recipe import Recipe
 from dccd_timm.report.evidence import FEATURE_IMAGES
 from dccd_timm.run.folder import kept_folders
 from dccd_timm.run.pieces import Splits, Training
-from dccd_timm.run.versions import version_of
+from dccd_timm.run.versions import hash_of, version_of
 
 _logger = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def _key(recipe: Recipe, split: Source, training: Training, accelerator: Acceler
         _layout(recipe, split, training.val.batch_size, accelerator),
         *map(version_of, split.paths()),
     ]
-    return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
+    return hash_of(parts)
 
 
 def _layout(recipe: Recipe, split: Source, batch_size: int, accelerator: Accelerator) -> tuple[int, ...]:
